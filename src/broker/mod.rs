@@ -1,0 +1,1 @@
+//! The broker: translates the wire into calls of the store.

@@ -1,0 +1,1 @@
+//! ConsumeQueues: per topic and queue, where each message lies.

@@ -1,0 +1,1 @@
+//! Messages as users of the store write and read them.

@@ -1,0 +1,1 @@
+//! Brings log, queues and index into agreement at open.

@@ -1,0 +1,1 @@
+//! Follows the log and builds ConsumeQueues and IndexFiles.

@@ -1,0 +1,1 @@
+//! Deletes what is old or in the way.

@@ -1,0 +1,1 @@
+//! The store: open, put, get, query, close.

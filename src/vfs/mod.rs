@@ -1,0 +1,187 @@
+//! The one seam between the store and everything that can fail: files, directories, mappings, the lock, disk use.
+//!
+//! The store never calls `std::fs`, `libc` or `memmap2` outside this module. [`OsVfs`] is the real thing;
+//! [`OverlayVfs`] opens a directory so that nothing written reaches it, which is how `dump` and dry runs work.
+//! Both traits are crossed at create, open, group write, sync and remove only, never per record.
+
+use std::{fmt, io, ops::Range, path::Path, ptr::NonNull, time::SystemTime};
+
+mod os;
+mod overlay;
+
+pub use os::OsVfs;
+pub(crate) use os::local_utc_offset;
+pub use overlay::OverlayVfs;
+
+/// What [`Vfs::list`] says of one name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The name without its directory; names that are not UTF-8 are replaced lossily.
+    pub name: String,
+    /// Bytes, for files.
+    pub len: u64,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+    /// When its content last changed.
+    pub modified: SystemTime,
+}
+
+/// Space on the partition that holds a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes free to this process.
+    pub free: u64,
+}
+
+impl DiskUsage {
+    /// Used share, 0.0 to 1.0, as RocketMQ computes it: (total - free) / total.
+    #[must_use]
+    pub fn used_ratio(self) -> f64 {
+        if self.total == 0 { 0.0 } else { self.total.saturating_sub(self.free) as f64 / self.total as f64 }
+    }
+}
+
+/// How much of a new file's space is claimed before it is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserve {
+    /// All of it: a later write cannot run out of space.
+    All,
+    /// None; the caller claims ranges with [`Backing::reserve`] before it stores into them, or writes only through
+    /// [`Backing::write`].
+    None,
+}
+
+/// What a mapping will be used for next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// Scattered small reads: no read-ahead.
+    Random,
+    /// One pass from front to back.
+    Sequential,
+    /// The system's default.
+    Normal,
+}
+
+/// A file that is open and mapped for its whole length.
+///
+/// The mapping is shared and stays valid until the `Backing` is dropped, also after the file was removed.
+/// [`Backing::write`] and stores into the mapping are coherent with each other.
+pub trait Backing: Send + Sync + fmt::Debug {
+    /// First byte of the mapping.
+    fn base(&self) -> NonNull<u8>;
+    /// Bytes mapped, the file's length.
+    fn len(&self) -> usize;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Writes through the file. A full disk is an error here, never a signal.
+    ///
+    /// # Errors
+    /// What the system says; part of the range may then hold the new bytes.
+    fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()>;
+    /// Makes `range` durable, whether it was written through the file or the mapping. After an error nothing about
+    /// the range is known any more: do not retry.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn sync(&self, range: Range<usize>) -> io::Result<()>;
+    /// Starts writing `range` back without waiting; a hint.
+    fn start_writeback(&self, range: Range<usize>);
+    /// Makes the pages of `range` present and writable, so that stores do not fault; a hint.
+    fn populate(&self, range: Range<usize>);
+    /// Claims disk space for `range`.
+    ///
+    /// # Errors
+    /// What the system says, out of space above all; the file is as before, but for space claimed in part.
+    fn reserve(&self, range: Range<usize>) -> io::Result<()>;
+    /// Says how the mapping will be read; a hint.
+    fn advise(&self, advice: Advice);
+}
+
+/// Holds the store's lock until dropped.
+pub trait Lock: Send + Sync + fmt::Debug {}
+
+/// Files and directories. Paths are absolute or relative to the process; parents must exist unless said otherwise.
+pub trait Vfs: Send + Sync + fmt::Debug + 'static {
+    /// Makes a directory and its parents; no error when it exists. Parents are synced.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// The names in a directory, sorted; an absent directory is empty.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+    /// One file's entry, `None` when it does not exist.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn stat(&self, path: &Path) -> io::Result<Option<DirEntry>>;
+    /// Makes a new file of `len` zero bytes, claims its space as `reserve` says, and maps it. Fails when the file
+    /// exists. After an error no file is left. The directory is not synced.
+    ///
+    /// # Errors
+    /// What the system says; out of space as [`io::ErrorKind::StorageFull`].
+    fn create(&self, path: &Path, len: u64, reserve: Reserve) -> io::Result<Box<dyn Backing>>;
+    /// Opens and maps an existing file for reading and writing, with [`Advice::Random`].
+    ///
+    /// # Errors
+    /// What the system says.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Backing>>;
+    /// Reads a small file whole, `limit` bytes at most; `None` when it does not exist.
+    ///
+    /// # Errors
+    /// What the system says; [`io::ErrorKind::FileTooLarge`] above `limit`.
+    fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>>;
+    /// Replaces a file's content in one step that a crash cannot tear: temporary file, sync, rename, sync of the
+    /// directory. Makes the file when it does not exist.
+    ///
+    /// # Errors
+    /// What the system says; the old content is then still there.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Renames a file. Neither directory is synced.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Sets a file's length: cut or extended with zeros. Never called on a mapped file.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn set_len(&self, path: &Path, len: u64) -> io::Result<()>;
+    /// Removes a file; no error when it does not exist. The directory is not synced.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty directory; no error when it does not exist.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn remove_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes everything written to the file system that holds `path` durable; one call for thousands of files.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn sync_all(&self, path: &Path) -> io::Result<()>;
+    /// Takes the exclusive lock the way Java does: bytes \[0,1) of the file, with `fcntl`, then writes `lock` into
+    /// it. `None` when another process, or another store of this one, holds it.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
+    /// Space on the partition of `path`.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn usage(&self, path: &Path) -> io::Result<DiskUsage>;
+}
