@@ -10,7 +10,7 @@ mod os;
 mod overlay;
 
 pub use os::OsVfs;
-pub(crate) use os::local_utc_offset;
+pub(crate) use os::{local_utc_offset, sleep_on, wake_all};
 pub use overlay::OverlayVfs;
 
 /// What [`Vfs::list`] says of one name in a directory.
@@ -184,4 +184,9 @@ pub trait Vfs: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// What the system says.
     fn usage(&self, path: &Path) -> io::Result<DiskUsage>;
+    /// Whether stores into a mapping of a reserved file below `dir` can never run out of space. Not so on
+    /// copy-on-write file systems, which need new blocks to overwrite old ones: there, use [`Backing::write`].
+    fn may_store_through_mapping(&self, _dir: &Path) -> bool {
+        true
+    }
 }

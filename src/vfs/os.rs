@@ -1,7 +1,447 @@
-//! The real file system.
-/// Placeholder until written.
-#[derive(Debug)]
+//! The real file system: the only caller of `std::fs`, `libc` and `memmap2` in production.
+//!
+//! Owns the open file and the mapping behind each [`Backing`]. Invariants: a file that is mapped never shrinks; a file
+//! made with [`Reserve::All`] has every block claimed before it gets its length, so that a kill in between leaves an
+//! empty file and a full disk is an error here and never SIGBUS; what a failed creation left is removed.
+#![allow(unsafe_code)]
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    mem::MaybeUninit,
+    ops::Range,
+    os::{
+        fd::AsRawFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileExt, MetadataExt},
+        },
+    },
+    path::{Path, PathBuf},
+    ptr::NonNull,
+    sync::atomic::AtomicU32,
+    time::Duration,
+};
+
+use memmap2::{MmapOptions, MmapRaw};
+use parking_lot::Mutex;
+
+use super::{Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs};
+
+/// The operating system's files.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct OsVfs;
-pub(crate) fn local_utc_offset(_s: i64) -> i64 {
-    0
+
+/// An open file and its mapping. The descriptor stays open for writes and syncs.
+#[derive(Debug)]
+struct OsBacking {
+    file: File,
+    map: MmapRaw,
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: `base` points into `map`, which this value owns and which is `Send` and `Sync` itself; the pointer is only
+// handed out, never followed here.
+unsafe impl Send for OsBacking {}
+// SAFETY: as above; no method changes `base` or `len`.
+unsafe impl Sync for OsBacking {}
+
+impl OsBacking {
+    fn map(file: File, len: u64) -> io::Result<Self> {
+        let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        let map = MmapOptions::new().len(len).map_raw(&file)?;
+        let base = NonNull::new(map.as_mut_ptr()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
+        Ok(Self { file, map, base, len })
+    }
+
+    fn inside(&self, range: &Range<usize>) -> io::Result<()> {
+        if range.start <= range.end && range.end <= self.len {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "a range outside the file"))
+        }
+    }
+}
+
+impl Backing for OsBacking {
+    fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
+        self.inside(&(at..at.saturating_add(bytes.len())))?;
+        self.file.write_all_at(bytes, at as u64)
+    }
+
+    fn sync(&self, range: Range<usize>) -> io::Result<()> {
+        self.inside(&range)?;
+        self.file.sync_data()
+    }
+
+    fn start_writeback(&self, range: Range<usize>) {
+        if self.inside(&range).is_err() || range.is_empty() {
+            return;
+        }
+        let (Ok(at), Ok(len)) = (libc::off64_t::try_from(range.start), libc::off64_t::try_from(range.len()))
+        else {
+            return;
+        };
+        // SAFETY: takes a descriptor that `file` keeps open and three numbers; touches no memory of ours.
+        unsafe { libc::sync_file_range(self.file.as_raw_fd(), at, len, libc::SYNC_FILE_RANGE_WRITE) };
+    }
+
+    fn populate(&self, range: Range<usize>) {
+        if self.inside(&range).is_ok() && !range.is_empty() {
+            // Kernels before 5.14 do not know it: then stores fault as they always did.
+            let _ = self.map.advise_range(memmap2::Advice::PopulateWrite, range.start, range.len());
+        }
+    }
+
+    fn reserve(&self, range: Range<usize>) -> io::Result<()> {
+        self.inside(&range)?;
+        claim(&self.file, range.start as u64, range.len() as u64)
+    }
+
+    fn advise(&self, advice: Advice) {
+        let advice = match advice {
+            Advice::Random => memmap2::Advice::Random,
+            Advice::Sequential => memmap2::Advice::Sequential,
+            Advice::Normal => memmap2::Advice::Normal,
+        };
+        // A hint: without it reads are slower and nothing else.
+        let _ = self.map.advise(advice);
+    }
+}
+
+/// Claims blocks without changing the file's length.
+fn claim(file: &File, at: u64, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+    let (at_off, len_off) =
+        (libc::off64_t::try_from(at).map_err(too_large)?, libc::off64_t::try_from(len).map_err(too_large)?);
+    loop {
+        // SAFETY: takes a descriptor that `file` keeps open and numbers; touches no memory of ours.
+        let done = unsafe { libc::fallocate64(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, at_off, len_off) };
+        if done == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EOPNOTSUPP) => return claim_by_writing(file, at, len),
+            _ => return Err(error),
+        }
+    }
+}
+
+/// For file systems without `fallocate`: rewrites each block with what it holds.
+fn claim_by_writing(file: &File, at: u64, len: u64) -> io::Result<()> {
+    let mut block = vec![0_u8; 1 << 20];
+    let (mut at, end) = (at, at.saturating_add(len));
+    while at < end {
+        let step = block.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+        let piece = &mut block[..step];
+        piece.fill(0);
+        let mut have = 0;
+        while have < step {
+            match file.read_at(&mut piece[have..], at + have as u64) {
+                Ok(0) => break,
+                Ok(n) => have += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        file.write_all_at(piece, at)?;
+        at += step as u64;
+    }
+    Ok(())
+}
+
+fn entry(name: String, meta: &fs::Metadata) -> DirEntry {
+    let modified = meta.modified().unwrap_or(std::time::UNIX_EPOCH);
+    DirEntry { name, len: meta.len(), is_dir: meta.is_dir(), modified }
+}
+
+fn none_if_absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The directory that holds `path`; `.` for a bare name.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn sync_directory(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+impl Vfs for OsVfs {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut missing: Vec<&Path> = Vec::new();
+        let mut at = dir;
+        while !at.as_os_str().is_empty() && none_if_absent(fs::metadata(at))?.is_none() {
+            missing.push(at);
+            at = parent(at);
+        }
+        for new in missing.into_iter().rev() {
+            match fs::create_dir(new) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => sync_directory(parent(new))?,
+            }
+        }
+        if fs::metadata(dir)?.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) }
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let Some(names) = none_if_absent(fs::read_dir(dir))? else { return Ok(Vec::new()) };
+        let mut entries = Vec::new();
+        for name in names {
+            let name = name?;
+            // A name can go between being read and being asked about, and a link can lead nowhere.
+            if let Some(meta) = none_if_absent(fs::metadata(name.path()))? {
+                entries.push(entry(name.file_name().to_string_lossy().into_owned(), &meta));
+            }
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Option<DirEntry>> {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(none_if_absent(fs::metadata(path))?.map(|meta| entry(name, &meta)))
+    }
+
+    fn create(&self, path: &Path, len: u64, reserve: Reserve) -> io::Result<Box<dyn Backing>> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        let made = (|| {
+            if reserve == Reserve::All {
+                claim(&file, 0, len)?;
+            }
+            file.set_len(len)?;
+            OsBacking::map(file, len)
+        })();
+        match made {
+            Ok(backing) => Ok(Box::new(backing)),
+            Err(error) => {
+                let _ = fs::remove_file(path);
+                Err(error)
+            }
+        }
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Backing>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let len = file.metadata()?.len();
+        let backing = OsBacking::map(file, len)?;
+        backing.advise(Advice::Random);
+        Ok(Box::new(backing))
+    }
+
+    fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = none_if_absent(File::open(path))? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > limit {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(Some(bytes))
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".tmp");
+        let temporary = PathBuf::from(name);
+        let written = (|| {
+            let mut file = File::create(&temporary)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, path)
+        })();
+        if let Err(error) = written {
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
+        sync_directory(parent(path))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn set_len(&self, path: &Path, len: u64) -> io::Result<()> {
+        OpenOptions::new().write(true).open(path)?.set_len(len)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        none_if_absent(fs::remove_file(path)).map(|_| ())
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        none_if_absent(fs::remove_dir(dir)).map(|_| ())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        sync_directory(dir)
+    }
+
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        let file = File::open(path)?;
+        // SAFETY: takes a descriptor that `file` keeps open; touches no memory of ours.
+        if unsafe { libc::syncfs(file.as_raw_fd()) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        Ok(OsLock::take(path)?.map(|lock| Box::new(lock) as Box<dyn Lock>))
+    }
+
+    fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
+        let mut stat = MaybeUninit::<libc::statvfs>::uninit();
+        let name = c_path(path)?;
+        // SAFETY: `name` ends in 0 and `stat` has room for one `statvfs`; both live across the call.
+        if unsafe { libc::statvfs(name.as_ptr(), stat.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call succeeded, so it filled `stat`.
+        let stat = unsafe { stat.assume_init() };
+        let block = if stat.f_frsize == 0 { stat.f_bsize } else { stat.f_frsize };
+        // As `df` and RocketMQ count: blocks kept for the superuser are neither used nor free.
+        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
+        Ok(DiskUsage {
+            total: used.saturating_add(stat.f_bavail).saturating_mul(block),
+            free: stat.f_bavail.saturating_mul(block),
+        })
+    }
+
+    fn may_store_through_mapping(&self, dir: &Path) -> bool {
+        const COPY_ON_WRITE: [i64; 3] = [0x9123_683E, 0xCA45_1A4E, 0x2FC1_2FC1]; // btrfs, bcachefs, zfs
+        let mut stat = MaybeUninit::<libc::statfs>::uninit();
+        let Ok(name) = c_path(dir) else { return true };
+        // SAFETY: `name` ends in 0 and `stat` has room for one `statfs`; both live across the call.
+        if unsafe { libc::statfs(name.as_ptr(), stat.as_mut_ptr()) } != 0 {
+            return true;
+        }
+        // SAFETY: the call succeeded, so it filled `stat`.
+        let kind = unsafe { stat.assume_init() }.f_type;
+        !COPY_ON_WRITE.contains(&i64::from(kind))
+    }
+}
+
+fn c_path(path: &Path) -> io::Result<std::ffi::CString> {
+    Ok(std::ffi::CString::new(path.as_os_str().as_bytes())?)
+}
+
+/// Device and inode of every lock file that this process holds. `fcntl` locks belong to the process: they do not
+/// keep a second store of the same process out, and closing *any* descriptor of the file gives them up. So the file
+/// of a held lock is not even opened again.
+static HELD: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
+
+#[derive(Debug)]
+struct OsLock {
+    file: Option<File>,
+    identity: (u64, u64),
+}
+
+impl Lock for OsLock {}
+
+impl OsLock {
+    fn take(path: &Path) -> io::Result<Option<Self>> {
+        let mut held = HELD.lock();
+        if let Some(meta) = none_if_absent(fs::metadata(path))?
+            && held.contains(&(meta.dev(), meta.ino()))
+        {
+            return Ok(None);
+        }
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let range = libc::flock {
+            l_type: i16::try_from(libc::F_WRLCK).unwrap_or_default(),
+            l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
+            l_start: 0,
+            l_len: 1,
+            l_pid: 0,
+        };
+        // SAFETY: the descriptor is open and `range` is a whole `flock` that lives across the call.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const range) } != 0 {
+            let error = io::Error::last_os_error();
+            return match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EACCES) => Ok(None),
+                _ => Err(error),
+            };
+        }
+        let meta = file.metadata()?;
+        let mut content = [0_u8; 4];
+        let right = meta.len() == 4 && file.read_exact_at(&mut content, 0).is_ok() && &content == b"lock";
+        if !right {
+            file.set_len(0)?;
+            file.write_all_at(b"lock", 0)?;
+            file.sync_all()?;
+        }
+        let identity = (meta.dev(), meta.ino());
+        held.insert(identity);
+        Ok(Some(Self { file: Some(file), identity }))
+    }
+}
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // Closed before the entry goes: a `take` in between would get the lock and lose it to this close.
+        let mut held = HELD.lock();
+        drop(self.file.take());
+        held.remove(&self.identity);
+    }
+}
+
+/// Seconds that local time is ahead of UTC at `seconds` since 1970.
+pub(crate) fn local_utc_offset(seconds: i64) -> i64 {
+    let mut parts = MaybeUninit::<libc::tm>::zeroed();
+    let time: libc::time_t = seconds;
+    // SAFETY: both pointers are to live values of the right types; `localtime_r` keeps neither.
+    let done = unsafe { libc::localtime_r(&raw const time, parts.as_mut_ptr()) };
+    if done.is_null() {
+        return 0;
+    }
+    // SAFETY: zeroed before, and filled by the call; every bit pattern of `tm` is valid.
+    unsafe { parts.assume_init() }.tm_gmtoff
+}
+
+/// Sleeps while `word` holds `seen`, `timeout` at most. May return early for no reason.
+pub(crate) fn sleep_on(word: &AtomicU32, seen: u32, timeout: Duration) {
+    let time = libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
+    };
+    // SAFETY: `word` and `time` live across the call; a private futex wait reads both and keeps neither.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+            seen,
+            &raw const time,
+        )
+    };
+}
+
+/// Wakes every thread that sleeps on `word`. Change the word first.
+pub(crate) fn wake_all(word: &AtomicU32) {
+    // SAFETY: the address is only compared with those of sleepers.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+            libc::c_int::MAX,
+        )
+    };
 }

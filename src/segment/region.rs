@@ -1,0 +1,473 @@
+//! The one place of raw memory: bytes of a mapped file, split at a watermark.
+//!
+//! A [`Region`] owns a file's mapping. Bytes below its `published` mark never change again and are what readers see,
+//! as [`Lease`]s; bytes above it belong to the one [`Tail`], which was made with the region and is not `Clone`.
+//!
+//! ```text
+//! writer (holds the Tail)              reader (holds an Arc<Region>)
+//! store bytes [p, q)
+//! published := q  (Release)            published == q  (Acquire)
+//!                                      reads [.., q): sees every store before the Release
+//! ```
+//! A [`SlotTable`] is the other kind of mapped file: whole 32-bit words that change in place, for IndexFiles.
+//! Called by the log, the queues and the index; nothing else in the store touches mapped memory.
+#![allow(unsafe_code)]
+
+use std::{
+    fmt, io,
+    marker::PhantomData,
+    ops::{Deref, Range},
+    ptr::{self, NonNull},
+    slice,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering},
+    },
+};
+
+use crate::vfs::{Advice, Backing};
+
+/// A mapped file of which the first `published` bytes are final.
+pub struct Region {
+    base: NonNull<u8>,
+    len: usize,
+    published: AtomicUsize,
+    backing: Box<dyn Backing>,
+}
+
+// SAFETY: the memory at `base` lives as long as `backing`. Bytes below `published` are only read, by any thread; bytes
+// above it are only written, through the one `Tail` (not `Clone`, writes need `&mut`). Both types of access meet at
+// `published`, which is stored with Release and loaded with Acquire.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region").field("len", &self.len).field("published", &self.published()).finish()
+    }
+}
+
+impl Region {
+    /// A region that nobody writes any more: all of it is published.
+    #[must_use]
+    pub fn sealed(backing: Box<dyn Backing>) -> Arc<Self> {
+        let len = backing.len();
+        Arc::new(Self::over(backing, len))
+    }
+
+    /// A region whose first `at` bytes are published, and the tail that writes the rest. `at` beyond the end counts
+    /// as the end.
+    #[must_use]
+    pub fn with_tail(backing: Box<dyn Backing>, at: usize) -> (Arc<Self>, Tail) {
+        let at = at.min(backing.len());
+        let region = Arc::new(Self::over(backing, at));
+        (Arc::clone(&region), Tail { region, at })
+    }
+
+    fn over(backing: Box<dyn Backing>, published: usize) -> Self {
+        Self { base: backing.base(), len: backing.len(), published: AtomicUsize::new(published), backing }
+    }
+
+    /// Bytes mapped.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the file has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes that readers may see.
+    #[must_use]
+    pub fn published(&self) -> usize {
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// The published bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `published <= len` bytes at `base` are mapped while `self` lives and never change again.
+        unsafe { slice::from_raw_parts(self.base.as_ptr(), self.published()) }
+    }
+
+    /// Bytes `range` kept mapped, `None` unless wholly published.
+    #[must_use]
+    pub fn lease(self: &Arc<Self>, range: Range<usize>) -> Option<Lease> {
+        (range.start <= range.end && range.end <= self.published()).then(|| Lease {
+            region: Arc::clone(self),
+            start: range.start,
+            len: range.end - range.start,
+        })
+    }
+
+    /// Makes what was written to `range` durable.
+    ///
+    /// # Errors
+    /// What the system says; do not retry.
+    pub fn sync(&self, range: Range<usize>) -> io::Result<()> {
+        self.backing.sync(range)
+    }
+
+    /// Starts writing `range` back; a hint.
+    pub fn start_writeback(&self, range: Range<usize>) {
+        self.backing.start_writeback(range);
+    }
+
+    /// Makes pages present and writable; a hint.
+    pub fn populate(&self, range: Range<usize>) {
+        self.backing.populate(range);
+    }
+
+    /// Claims disk space for `range`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn reserve(&self, range: Range<usize>) -> io::Result<()> {
+        self.backing.reserve(range)
+    }
+
+    /// Says how the mapping will be read; a hint.
+    pub fn advise(&self, advice: Advice) {
+        self.backing.advise(advice);
+    }
+
+    /// The file back, when nobody else holds the region.
+    #[must_use]
+    pub fn into_backing(self: Arc<Self>) -> Option<Box<dyn Backing>> {
+        Arc::into_inner(self).map(|region| region.backing)
+    }
+}
+
+/// The unpublished end of one region: what may still be written, and the only thing that can.
+pub struct Tail {
+    region: Arc<Region>,
+    /// Equal to `region.published`, without the atomic load.
+    at: usize,
+}
+
+impl fmt::Debug for Tail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tail").field("at", &self.at).field("len", &self.region.len).finish()
+    }
+}
+
+impl Tail {
+    /// The region this is the end of.
+    #[must_use]
+    pub fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    /// Where the next byte goes.
+    #[must_use]
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Bytes that are left.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.region.len - self.at
+    }
+
+    /// Lets `fill` store exactly `len` bytes into the mapping, then publishes them.
+    ///
+    /// # Panics
+    /// When `len` bytes are not left, or `fill` stores more or fewer: a wrong length must not reach the log.
+    /// Nothing is published then.
+    #[inline]
+    pub fn fill(&mut self, len: usize, fill: impl FnOnce(&mut RecordSink<'_>)) {
+        assert!(len <= self.left(), "{len} bytes do not fit into the {} left", self.left());
+        // SAFETY: `at + len <= region.len`, so the pointer stays inside the mapping.
+        let start = unsafe { self.region.base.as_ptr().add(self.at) };
+        // SAFETY: [at, at+len) is mapped and lies above the watermark: no reader has a reference into it, and the
+        // exclusive borrow of the one tail keeps other writers out while the sink lives.
+        let mut sink = unsafe { RecordSink::over(start, len) };
+        fill(&mut sink);
+        sink.assert_full();
+        self.publish(len);
+    }
+
+    /// Writes `bytes` through the file instead of the mapping, then publishes them.
+    ///
+    /// # Errors
+    /// What the system says; nothing is published, part of the bytes may be in the file.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.region.backing.write(self.at, bytes)?;
+        self.publish(bytes.len());
+        Ok(())
+    }
+
+    /// Publishes what is left as it is, and with it ends the region.
+    pub fn seal(mut self) {
+        let left = self.left();
+        self.publish(left);
+    }
+
+    #[inline]
+    fn publish(&mut self, len: usize) {
+        self.at += len;
+        self.region.published.store(self.at, Ordering::Release);
+    }
+}
+
+/// Where an encoder puts the bytes of one record or batch; takes as many as were announced.
+pub struct RecordSink<'a> {
+    at: *mut u8,
+    left: usize,
+    overflow: bool,
+    owner: PhantomData<&'a mut [u8]>,
+}
+
+impl fmt::Debug for RecordSink<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordSink").field("left", &self.left).finish()
+    }
+}
+
+impl RecordSink<'_> {
+    /// # Safety
+    /// `len` bytes at `at` must be writable, and read or written by nobody else, for the life of the sink.
+    unsafe fn over(at: *mut u8, len: usize) -> Self {
+        Self { at, left: len, overflow: false, owner: PhantomData }
+    }
+
+    /// Appends `bytes`. More than were announced are dropped, which the owner of the sink then refuses.
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) {
+        if bytes.len() > self.left {
+            self.overflow = true;
+            return;
+        }
+        // SAFETY: `bytes.len() <= left` bytes at `at` are writable and ours alone (see `over`), so they do not
+        // overlap with `bytes`; the pointer moves to at most one past the end.
+        unsafe {
+            ptr::copy_nonoverlapping(bytes.as_ptr(), self.at, bytes.len());
+            self.at = self.at.add(bytes.len());
+        }
+        self.left -= bytes.len();
+    }
+
+    /// Bytes that are still expected.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    fn assert_full(&self) {
+        assert!(!self.overflow && self.left == 0, "a record was not as long as announced ({self:?})");
+    }
+}
+
+/// Appends exactly `len` bytes, stored by `fill`, to a buffer in memory.
+///
+/// # Panics
+/// When `fill` stores more or fewer; the buffer is then as before.
+#[inline]
+pub fn fill_buffer(buffer: &mut Vec<u8>, len: usize, fill: impl FnOnce(&mut RecordSink<'_>)) {
+    buffer.reserve(len);
+    // SAFETY: `len` spare bytes follow the content after `reserve`; the exclusive borrow keeps everybody else out.
+    let mut sink = unsafe { RecordSink::over(buffer.as_mut_ptr().add(buffer.len()), len) };
+    fill(&mut sink);
+    sink.assert_full();
+    // SAFETY: the sink was filled, so all `len` bytes behind the content are initialised.
+    unsafe { buffer.set_len(buffer.len() + len) };
+}
+
+/// Published bytes that keep their file mapped, also after the file was removed.
+#[derive(Clone)]
+pub struct Lease {
+    region: Arc<Region>,
+    start: usize,
+    len: usize,
+}
+
+impl Lease {
+    /// A part of these bytes; an end beyond the last byte counts as the end.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        let end = range.end.min(self.len);
+        let start = range.start.min(end);
+        Self { region: Arc::clone(&self.region), start: self.start + start, len: end - start }
+    }
+}
+
+impl Deref for Lease {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: made from a range below the watermark (`Region::lease`, `Lease::slice`): mapped while `region` lives
+        // and never changed again.
+        unsafe { slice::from_raw_parts(self.region.base.as_ptr().add(self.start), self.len) }
+    }
+}
+
+impl AsRef<[u8]> for Lease {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("start", &self.start).field("len", &self.len).finish()
+    }
+}
+
+/// A mapped file whose bytes change in place: big-endian words and short byte strings, from any thread.
+///
+/// Words at multiples of four are stored and loaded whole, a word with Release and Acquire, so a reader that follows a
+/// word sees what was put before it. Longer values are stored byte by byte or word by word: a reader may see part of
+/// one that is being put, and must get at it through a word that is put afterwards.
+pub struct SlotTable {
+    base: NonNull<u8>,
+    len: usize,
+    backing: Box<dyn Backing>,
+}
+
+// SAFETY: the memory at `base` lives as long as `backing`, and every access to it is atomic.
+unsafe impl Send for SlotTable {}
+// SAFETY: as above.
+unsafe impl Sync for SlotTable {}
+
+impl fmt::Debug for SlotTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlotTable").field("len", &self.len).finish()
+    }
+}
+
+impl SlotTable {
+    /// A table over the whole file.
+    #[must_use]
+    pub fn new(backing: Box<dyn Backing>) -> Self {
+        Self { base: backing.base(), len: backing.len(), backing }
+    }
+
+    /// Bytes mapped.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the file has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline]
+    fn check(&self, at: usize, len: usize) {
+        let fits = at.checked_add(len).is_some_and(|end| end <= self.len);
+        assert!(fits, "{len} bytes at {at} are outside a table of {}", self.len);
+    }
+
+    #[inline]
+    fn word(&self, at: usize) -> &AtomicU32 {
+        self.check(at, 4);
+        assert!(at.is_multiple_of(4), "{at} is not a word's place");
+        // SAFETY: inside the mapping, which starts at a page, so a multiple of four is aligned. Every access to the
+        // memory is atomic; those of one byte and of four overlap only where the caller breaks the rule of the type's
+        // documentation, and then yield mixed values on the machines that mapped files exist on.
+        unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(at).cast()) }
+    }
+
+    #[inline]
+    fn byte(&self, at: usize) -> &AtomicU8 {
+        self.check(at, 1);
+        // SAFETY: inside the mapping; see `word`.
+        unsafe { AtomicU8::from_ptr(self.base.as_ptr().add(at)) }
+    }
+
+    /// The word at `at`, a multiple of four.
+    ///
+    /// # Panics
+    /// When the word is outside or `at` is not a multiple of four.
+    #[inline]
+    #[must_use]
+    pub fn get_u32(&self, at: usize) -> u32 {
+        u32::from_be(self.word(at).load(Ordering::Acquire))
+    }
+
+    /// Stores the word at `at`, a multiple of four.
+    ///
+    /// # Panics
+    /// When the word is outside or `at` is not a multiple of four.
+    #[inline]
+    pub fn put_u32(&self, at: usize, value: u32) {
+        self.word(at).store(value.to_be(), Ordering::Release);
+    }
+
+    /// Stores `bytes` at `at`, by words where both ends are at multiples of four.
+    ///
+    /// # Panics
+    /// When they reach outside.
+    #[inline]
+    pub fn put_bytes(&self, at: usize, bytes: &[u8]) {
+        self.check(at, bytes.len());
+        if at.is_multiple_of(4) && bytes.len().is_multiple_of(4) {
+            let (words, _) = bytes.as_chunks::<4>();
+            for (i, word) in words.iter().enumerate() {
+                self.word(at + 4 * i).store(u32::from_be_bytes(*word).to_be(), Ordering::Relaxed);
+            }
+        } else {
+            for (i, byte) in bytes.iter().enumerate() {
+                self.byte(at + i).store(*byte, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Copies the bytes at `at` into `out`.
+    ///
+    /// # Panics
+    /// When they reach outside.
+    #[inline]
+    pub fn read(&self, at: usize, out: &mut [u8]) {
+        self.check(at, out.len());
+        if at.is_multiple_of(4) && out.len().is_multiple_of(4) {
+            let (words, _) = out.as_chunks_mut::<4>();
+            for (i, word) in words.iter_mut().enumerate() {
+                *word = u32::from_be(self.word(at + 4 * i).load(Ordering::Relaxed)).to_be_bytes();
+            }
+        } else {
+            for (i, byte) in out.iter_mut().enumerate() {
+                *byte = self.byte(at + i).load(Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The `N` bytes at `at`.
+    ///
+    /// # Panics
+    /// When they reach outside.
+    #[inline]
+    #[must_use]
+    pub fn get<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut out = [0; N];
+        self.read(at, &mut out);
+        out
+    }
+
+    /// Asks the processor to bring the line at `at` closer; a hint, also for places outside.
+    #[inline]
+    pub fn prefetch(&self, at: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if at < self.len {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch of a mapped address reads nothing that the program can see.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().add(at).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
+
+    /// The file behind the table: to sync, populate, reserve and advise.
+    #[must_use]
+    pub fn backing(&self) -> &dyn Backing {
+        &*self.backing
+    }
+}
