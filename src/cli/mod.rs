@@ -1,1 +1,121 @@
-//! The command line.
+//! The command line: what can be asked, how logging is set up, and what the exit code says.
+//!
+//! Each subcommand is a file with an `Args` and a `run`. A `run` gives [`Failure`] when it could not do what was
+//! asked; it is printed on stderr. Exit codes: 0 done, 1 failed, 2 asked the wrong way.
+
+mod broker;
+mod namesrv;
+mod store;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Why a command failed, for people.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+const EXAMPLES: &str = "\
+Examples:
+  reput                                  a broker and its name server on 127.0.0.1, ports 10911 and 9876
+  reput broker -c broker.conf            a broker as RocketMQ's own configuration file describes it
+  reput namesrv -p 9876                  a name server alone
+  reput store dump --json DIR            what opening the store in DIR would come to, without changing it
+
+Then send and receive with any RocketMQ client, its name server set to 127.0.0.1:9876.
+
+Exit codes: 0 done, 1 failed, 2 wrong arguments.";
+
+/// A RocketMQ message store and broker.
+///
+/// Without a subcommand it starts a broker with its name server, as `reput broker` does.
+#[derive(Debug, Parser)]
+#[command(name = "reput", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Cli {
+    /// What to log: off, error, warn, info, debug, trace, or a list such as `info,reput::remoting=debug`.
+    ///
+    /// Without it the environment's RUST_LOG counts.
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    broker: broker::Args,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a broker, with a name server unless one is configured.
+    Broker(broker::Args),
+    /// Start a name server.
+    Namesrv(namesrv::Args),
+    /// Look at a store directory.
+    Store(store::Args),
+}
+
+/// Reads the arguments and does what they ask.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let command = cli.command.unwrap_or(Command::Broker(cli.broker));
+    let quiet = matches!(command, Command::Store(_));
+    if let Err(error) = log_to_stderr(cli.log.as_deref(), if quiet { "warn" } else { "info" }) {
+        eprintln!("error: --log: {error}");
+        return ExitCode::from(2);
+    }
+    let done = match command {
+        Command::Broker(args) => broker::run(args),
+        Command::Namesrv(args) => namesrv::run(&args),
+        Command::Store(args) => store::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Sets logging up, once: `--log`, else RUST_LOG, else `default`.
+fn log_to_stderr(asked: Option<&str>, default: &str) -> Result<(), Failure> {
+    let filter = match asked {
+        Some(filter) => EnvFilter::try_new(filter)?,
+        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default)),
+    };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init()
+}
+
+/// The runtime that servers run on.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// Waits until Ctrl-C is pressed or the process is asked to end.
+pub async fn asked_to_stop() -> Result<(), Failure> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_subcommand_means_a_broker() {
+        let cli = Cli::try_parse_from(["reput"]).unwrap();
+        assert!(cli.command.is_none());
+        assert!(Cli::try_parse_from(["reput", "serve"]).is_err());
+    }
+}

@@ -56,7 +56,11 @@ impl Client {
     ) -> io::Result<Self> {
         let stream = tokio::time::timeout(CONNECT, TcpStream::connect(addr)).await??;
         let connection = attach(NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed), &stream, limits)?;
-        tokio::spawn(run(Arc::clone(&connection), stream, service));
+        let running = Arc::clone(&connection);
+        tokio::spawn(async move {
+            run(Arc::clone(&running), stream, Arc::clone(&service)).await;
+            service.closed(&running);
+        });
         Ok(Self { connection })
     }
 

@@ -310,7 +310,7 @@ pub(super) fn attach(id: u64, stream: &TcpStream, limits: Limits) -> io::Result<
     Ok(Connection::new(id, stream.peer_addr()?, stream.local_addr()?, limits))
 }
 
-/// Runs a connection to its end.
+/// Runs a connection to its end; the caller then tells the service.
 pub(super) async fn run(connection: Arc<Connection>, stream: TcpStream, service: Arc<dyn Service>) {
     let (read, write) = stream.into_split();
     let writer = tokio::spawn(write_task(Arc::clone(&connection), write));
@@ -324,7 +324,6 @@ pub(super) async fn run(connection: Arc<Connection>, stream: TcpStream, service:
         debug!(peer = %connection.peer, %error, "the write task ended early");
     }
     connection.close();
-    service.closed(&connection);
 }
 
 async fn read_task(

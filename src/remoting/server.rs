@@ -17,7 +17,7 @@ use tokio::{
     sync::watch,
     task::JoinHandle,
 };
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::{
     Connection, Limits, Service,
@@ -170,7 +170,13 @@ fn take(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
     shared.count_changed();
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        run(connection, stream, Arc::clone(&shared.service)).await;
+        // In a task of its own, so that a panic of the service ends this connection and nothing else.
+        let service = Arc::clone(&shared.service);
+        if let Err(error) = tokio::spawn(run(Arc::clone(&connection), stream, service)).await {
+            error!(%peer, %error, "a request made the service panic");
+            connection.close();
+        }
+        shared.service.closed(&connection);
         shared.connections.lock().remove(&id);
         shared.count_changed();
     });

@@ -221,7 +221,9 @@ impl Vfs for OverlayVfs {
         let mut nodes = self.nodes.lock();
         need_parent(&nodes, &to)?;
         let map = mapped(&mut nodes, &from)?;
-        let Seen::File(_, modified) = look(&nodes, &from)? else { return Err(io::ErrorKind::NotFound.into()) };
+        let Seen::File(_, modified) = look(&nodes, &from)? else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
         hide(&mut nodes, &from);
         nodes.insert(to, Node::File { map, modified });
         Ok(())
@@ -287,7 +289,8 @@ impl Vfs for OverlayVfs {
         };
         // Widths of these fields differ between systems.
         #[allow(clippy::useless_conversion)]
-        let (blocks, free, unit) = (u64::from(stat.f_blocks), u64::from(stat.f_bavail), u64::from(stat.f_frsize));
+        let (blocks, free, unit) =
+            (u64::from(stat.f_blocks), u64::from(stat.f_bavail), u64::from(stat.f_frsize));
         Ok(DiskUsage { total: blocks.saturating_mul(unit), free: free.saturating_mul(unit) })
     }
 }
@@ -360,7 +363,11 @@ impl Mapping {
         let mut bytes = vec![0; range.len()];
         // SAFETY: the callers keep the range inside the mapping; `bytes` is fresh memory of that length.
         unsafe {
-            std::ptr::copy_nonoverlapping(self.base.as_ptr().add(range.start), bytes.as_mut_ptr(), bytes.len());
+            std::ptr::copy_nonoverlapping(
+                self.base.as_ptr().add(range.start),
+                bytes.as_mut_ptr(),
+                bytes.len(),
+            );
         }
         bytes
     }
@@ -476,7 +483,10 @@ mod tests {
         assert!(vfs.stat(&log.join("zero")).unwrap().is_none());
         vfs.rename(&log.join("a"), &log.join("c")).unwrap();
         vfs.create_dir_all(&log.join("new/deep")).unwrap();
-        vfs.create(&log.join("new/deep/file"), 1 << 30, Reserve::All).unwrap().write(1 << 29, b"far").unwrap();
+        vfs.create(&log.join("new/deep/file"), 1 << 30, Reserve::All)
+            .unwrap()
+            .write(1 << 29, b"far")
+            .unwrap();
         vfs.remove_dir(&log.join("empty")).unwrap();
         vfs.set_len(&log.join("b"), 6).unwrap();
         vfs.sync_dir(&log).unwrap();
@@ -500,7 +510,10 @@ mod tests {
             kind(vfs.create(&log.join("b"), 1, Reserve::None).map(drop)),
             Err(io::ErrorKind::AlreadyExists)
         );
-        assert_eq!(kind(vfs.create(&log.join("x/y"), 1, Reserve::None).map(drop)), Err(io::ErrorKind::NotFound));
+        assert_eq!(
+            kind(vfs.create(&log.join("x/y"), 1, Reserve::None).map(drop)),
+            Err(io::ErrorKind::NotFound)
+        );
         assert_eq!(kind(vfs.open(&log.join("none")).map(drop)), Err(io::ErrorKind::NotFound));
         assert_eq!(kind(vfs.remove_dir(&log)), Err(io::ErrorKind::DirectoryNotEmpty));
         assert_eq!(kind(vfs.create_dir_all(&log.join("b/c"))), Err(io::ErrorKind::NotADirectory));
