@@ -211,6 +211,12 @@ pub enum Error {
         /// The queue.
         queue_id: QueueId,
     },
+    /// There are as many queues as this store can have; for `%LMQ%` queues `maxLmqConsumeQueueNum`.
+    #[error("no more than {limit} queues of this kind can be made")]
+    TooManyQueues {
+        /// The limit.
+        limit: usize,
+    },
     /// A configuration value that cannot be used.
     #[error("{key}={value}: {why}")]
     Config {

@@ -6,7 +6,10 @@ mod clock;
 mod commit_log;
 mod config;
 mod consume_queue;
+mod deleted;
+mod dispatch;
 mod error;
+mod filter;
 mod index;
 mod message;
 mod recovery;
@@ -27,7 +30,17 @@ pub mod remoting;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{Config, DELAY_LEVELS, FlushDiskType, parse_properties};
+pub use consume_queue::{Boundary, CqUnit, ExtUnit};
 pub use error::{Corruption, Error, Result};
+pub use filter::{Filter, TagFilter};
+pub use index::IndexHits;
+pub use message::{GetStatus, Message, PutStatus, Queue, StoredMessage};
+pub use recovery::RecoveryReport;
+pub use reput::{Arrival, ArrivalListener};
+pub use retention::{Condemned, RetentionPlan, RetentionReason};
+pub use segment::Lease;
+pub use stats::StatsSnapshot;
+pub use store::{Appended, GetRequest, GetResult, Query, Steps, Store, StoreStatus};
 pub use types::{
     PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, SysFlag, TagsCode, TopicName, TransactionType,
 };

@@ -79,7 +79,7 @@ pub(crate) enum Appended {
 
 /// One entry of a queue as readers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CqUnit {
+pub struct CqUnit {
     /// Its place in the queue; the first one of an inner batch.
     pub queue_offset: QueueOffset,
     /// The record's place in the log.
@@ -96,12 +96,12 @@ pub(crate) struct CqUnit {
 
 impl CqUnit {
     /// The queue offset behind this entry.
-    pub(crate) fn next(&self) -> QueueOffset {
+    pub fn next(&self) -> QueueOffset {
         self.queue_offset.plus(i64::from(self.batch_num))
     }
 
     /// The end of the record in the log.
-    pub(crate) fn end(&self) -> PhysicalOffset {
+    pub fn end(&self) -> PhysicalOffset {
         self.offset.plus(usize::try_from(self.size).unwrap_or(0))
     }
 }

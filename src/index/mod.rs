@@ -5,4 +5,5 @@
 
 mod set;
 
-pub(crate) use set::{IndexFileInfo, IndexHits, IndexSet, KeyPut, Soundness};
+pub use set::IndexHits;
+pub(crate) use set::{IndexFileInfo, IndexSet, KeyPut, Soundness};

@@ -23,7 +23,7 @@ pub(crate) struct KeyPut {
 
 /// What a query found: RocketMQ's raw answer, where the hash alone decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct IndexHits {
+pub struct IndexHits {
     /// Records, newest first.
     pub offsets: Vec<PhysicalOffset>,
     /// endTimestamp of the newest file.

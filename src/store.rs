@@ -1,1 +1,0 @@
-//! The store: open, put, get, query, close.

@@ -1,0 +1,226 @@
+//! The store's threads: thin loops around steps that can be driven one by one.
+//!
+//! Owns the flush thread, the reput thread, the upkeep thread (queues, index and checkpoint to disk) and the
+//! retention thread. Each step says when it wants to be called again; the loops only wait. A test that wants a
+//! chosen order opens the store with [`super::Store::open_stepped`] and calls the steps itself.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use super::{Inner, open::CheckpointFile};
+use crate::{
+    clock::Clock,
+    commit_log::CommitLog,
+    consume_queue::QueueTable,
+    error::{Error, Result},
+    index::IndexSet,
+    reput::{Progress, Reput, ReputShared},
+    types::PhysicalOffset,
+};
+
+/// RocketMQ looks for files to delete a minute after its start, not at once.
+const FIRST_RETENTION: Duration = Duration::from_secs(60);
+/// The longest that the reput thread sleeps; publishing wakes it earlier.
+const REPUT_NAP: Duration = Duration::from_secs(1);
+/// A failing step is tried again after this.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+/// Brings queues, index and checkpoint to the disk.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    pub(super) log: Arc<CommitLog>,
+    pub(super) table: Arc<QueueTable>,
+    pub(super) index: Arc<IndexSet>,
+    pub(super) reput: Arc<ReputShared>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) checkpoint: CheckpointFile,
+}
+
+impl Upkeep {
+    /// One round. With `force` everything is synced whatever the timers say.
+    ///
+    /// # Errors
+    /// What kept a file from being written; the next round tries again what can be tried again.
+    pub(super) fn step(&mut self, force: bool) -> Result<()> {
+        // Taken before the flush: what is dispatched during it is not covered.
+        let (last, timestamp) = self.reput.last();
+        let flushed = self.table.flush_step(self.clock.monotonic(), force)?;
+        let indexed = self.index.flush(force)?;
+        let thorough = flushed.thorough || force;
+        let checkpoint = &mut self.checkpoint;
+        if thorough {
+            checkpoint.now.logics_timestamp = timestamp;
+            checkpoint.now.logics_offset = last;
+            if self.log.durable_offset() > last {
+                checkpoint.now.physic_timestamp = timestamp;
+            }
+        }
+        if let Some(at) = indexed {
+            checkpoint.now.index_timestamp = at;
+        }
+        if thorough || indexed.is_some() { checkpoint.save() } else { Ok(()) }
+    }
+}
+
+/// The threads that are running.
+#[derive(Debug, Default)]
+pub(super) struct Threads {
+    stop: Arc<AtomicBool>,
+    flush: Option<JoinHandle<()>>,
+    reput: Option<JoinHandle<()>>,
+    upkeep: Option<JoinHandle<Upkeep>>,
+    retention: Option<JoinHandle<()>>,
+}
+
+impl Threads {
+    pub(super) fn start(inner: &Arc<Inner>, reput: Reput, upkeep: Upkeep) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let spawned = |what: std::io::Result<JoinHandle<()>>| {
+            what.map_err(Error::io("start a thread for", &inner.config.root))
+        };
+        let name = |part: &str| thread::Builder::new().name(format!("reput-{part}"));
+
+        let (log, clock, flag) = (Arc::clone(&inner.log), Arc::clone(&inner.clock), Arc::clone(&stop));
+        let flush = name("flush").spawn(move || flush_loop(&log, &*clock, &flag));
+        let (log, flag) = (Arc::clone(&inner.log), Arc::clone(&stop));
+        let dispatch = name("dispatch").spawn(move || reput_loop(reput, &log, &flag));
+        let (flag, every) = (Arc::clone(&stop), inner.config.flush_consume_queue_interval_ms);
+        let upkeep = name("upkeep").spawn(move || upkeep_loop(upkeep, Duration::from_millis(every), &flag));
+        let (shared, flag) = (Arc::clone(&inner.retention), Arc::clone(&stop));
+        let every = Duration::from_millis(inner.config.clean_resource_interval_ms);
+        let retention = name("retention").spawn(move || {
+            let mut nap = FIRST_RETENTION.min(every * 6);
+            while sleep(&flag, nap) {
+                // A failed run is tried again at the next turn; until then the disk state stands as it was.
+                let _ = shared.run(&flag);
+                nap = every;
+            }
+        });
+        Ok(Self {
+            stop,
+            flush: Some(spawned(flush)?),
+            reput: Some(spawned(dispatch)?),
+            upkeep: Some(upkeep.map_err(Error::io("start a thread for", &inner.config.root))?),
+            retention: Some(spawned(retention)?),
+        })
+    }
+
+    /// Stops all threads. The dispatcher first finishes what is readable, unless the log is poisoned.
+    pub(super) fn stop(&mut self, log: &CommitLog) -> Option<Upkeep> {
+        self.stop.store(true, Ordering::Release);
+        log.interrupt();
+        for thread in [&self.retention, &self.flush, &self.reput].into_iter().flatten() {
+            thread.thread().unpark();
+        }
+        if let Some(upkeep) = &self.upkeep {
+            upkeep.thread().unpark();
+        }
+        let me = thread::current().id();
+        for thread in [self.reput.take(), self.flush.take(), self.retention.take()].into_iter().flatten() {
+            // The last handle on a store may be dropped by one of its own threads, through a listener.
+            if thread.thread().id() != me {
+                let _ = thread.join();
+            }
+        }
+        let upkeep = self.upkeep.take()?;
+        if upkeep.thread().id() == me { None } else { upkeep.join().ok() }
+    }
+}
+
+/// Sleeps unless told to stop; says whether to go on.
+fn sleep(stop: &AtomicBool, time: Duration) -> bool {
+    if !stop.load(Ordering::Acquire) {
+        thread::park_timeout(time);
+    }
+    !stop.load(Ordering::Acquire)
+}
+
+fn flush_loop(log: &CommitLog, clock: &dyn Clock, stop: &AtomicBool) {
+    while !stop.load(Ordering::Acquire) {
+        match log.flush_step(clock.monotonic(), false) {
+            Ok(progress) => log.flush_idle(progress.next),
+            // Poisoned: every waiter was told, nothing is left to do here.
+            Err(_) => return,
+        }
+    }
+}
+
+fn reput_loop(mut reput: Reput, log: &CommitLog, stop: &AtomicBool) {
+    loop {
+        match reput.step() {
+            Ok(Progress::More) => {}
+            Ok(Progress::CaughtUp) if stop.load(Ordering::Acquire) => return,
+            Ok(Progress::CaughtUp) => {
+                reput.wait(REPUT_NAP);
+            }
+            Err(_) if stop.load(Ordering::Acquire) || log.poisoned().is_some() => return,
+            Err(_) => {
+                sleep(stop, AFTER_FAILURE);
+            }
+        }
+    }
+}
+
+fn upkeep_loop(mut upkeep: Upkeep, every: Duration, stop: &AtomicBool) -> Upkeep {
+    while sleep(stop, every) {
+        // What failed stays dirty and is tried again; `close` reports it if it still fails.
+        let _ = upkeep.step(false);
+    }
+    upkeep
+}
+
+/// The steps of a store without threads, for tests that choose the order themselves.
+#[derive(Debug)]
+pub struct Steps {
+    pub(super) log: Arc<CommitLog>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) reput: Reput,
+    pub(super) upkeep: Upkeep,
+    pub(super) retention: Arc<crate::retention::Retention>,
+}
+
+impl Steps {
+    /// One turn of the flush thread.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] when the sync fails.
+    pub fn flush(&mut self) -> Result<()> {
+        self.log.flush_step(self.clock.monotonic(), false).map(drop)
+    }
+
+    /// One turn of the dispatcher; says whether there is more.
+    ///
+    /// # Errors
+    /// What kept a queue from taking an entry.
+    pub fn reput(&mut self) -> Result<bool> {
+        Ok(self.reput.step()? == Progress::More)
+    }
+
+    /// One turn of the upkeep of queues, index and checkpoint.
+    ///
+    /// # Errors
+    /// What kept a file from being written.
+    pub fn upkeep(&mut self) -> Result<()> {
+        self.upkeep.step(false)
+    }
+
+    /// One turn of retention; the number of segments deleted.
+    ///
+    /// # Errors
+    /// What kept a file from being removed.
+    pub fn retention(&mut self) -> Result<usize> {
+        Ok(self.retention.run(&AtomicBool::new(false))?.segments)
+    }
+
+    /// How far the dispatcher is.
+    #[must_use]
+    pub fn dispatched(&self) -> PhysicalOffset {
+        self.reput.position()
+    }
+}

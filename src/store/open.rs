@@ -1,0 +1,194 @@
+//! Opening and closing: the order in which things are taken, recovered, started, and put down again.
+//!
+//! The lock is taken before anything is read. `abort` lies there while the store is open, so that its absence says
+//! that it was closed; recovery does not depend on it.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    Inner, Store,
+    background::{Steps, Threads, Upkeep},
+    put::PutState,
+    registry::Registry,
+};
+use crate::{
+    clock::Clock,
+    commit_log,
+    config::Config,
+    consume_queue::QueueTable,
+    deleted::DeletedTopics,
+    dispatch::Projection,
+    error::{Error, Result},
+    format::{checkpoint::Checkpoint, message::Limits},
+    index::IndexSet,
+    recovery,
+    reput::{Parts, Reput, ReputShared},
+    retention::{DiskState, Retention},
+    stats::Stats,
+    vfs::Vfs,
+};
+
+/// The address in message ids when a message names none: the one that a broker has by default.
+const STORE_HOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10911);
+
+/// The checkpoint as it stands and where it lies.
+#[derive(Debug)]
+pub(super) struct CheckpointFile {
+    vfs: Arc<dyn Vfs>,
+    path: PathBuf,
+    pub(super) now: Checkpoint,
+}
+
+impl CheckpointFile {
+    fn load(vfs: &Arc<dyn Vfs>, config: &Config) -> Result<Self> {
+        let path = config.path("checkpoint");
+        // A file of another size is damaged; what can be read of it is only a hint anyway.
+        let bytes = vfs.read(&path, 1 << 20).map_err(Error::io("read", &path))?.unwrap_or_default();
+        Ok(Self { vfs: Arc::clone(vfs), path, now: Checkpoint::decode(&bytes) })
+    }
+
+    pub(super) fn save(&self) -> Result<()> {
+        self.vfs.replace(&self.path, &self.now.encode()).map_err(Error::io("write", &self.path))
+    }
+}
+
+impl Store {
+    /// [`Store::open`] on another file system or clock.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(config: Config, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<Self> {
+        let (inner, reput, upkeep) = assemble(config, vfs, clock)?;
+        let threads = Threads::start(&inner, reput, upkeep)?;
+        *inner.threads.lock() = threads;
+        Ok(Self { inner })
+    }
+
+    /// Opens a store without threads: nothing is flushed in the background, dispatched or deleted until the
+    /// [`Steps`] are taken. For tests that need a chosen order of events.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_stepped(config: Config, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<(Self, Steps)> {
+        let (inner, reput, upkeep) = assemble(config, vfs, clock)?;
+        let (log, clock) = (Arc::clone(&inner.log), Arc::clone(&inner.clock));
+        let steps = Steps { log, clock, reput, upkeep, retention: Arc::clone(&inner.retention) };
+        Ok((Self { inner }, steps))
+    }
+}
+
+fn assemble(config: Config, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<(Arc<Inner>, Reput, Upkeep)> {
+    config.validate()?;
+    vfs.create_dir_all(&config.root).map_err(Error::io("make", &config.root))?;
+    let lock_path = config.path("lock");
+    let lock = vfs.lock(&lock_path).map_err(Error::io("lock", &lock_path))?;
+    let lock = lock.ok_or(Error::Locked { path: lock_path })?;
+
+    let config = Arc::new(config);
+    let mut checkpoint = CheckpointFile::load(&vfs, &config)?;
+    let deleted = Arc::new(DeletedTopics::load(Arc::clone(&vfs), &config.root)?);
+    let found = recovery::Found {
+        log: commit_log::load(Arc::clone(&vfs), &config)?,
+        table: QueueTable::load(Arc::clone(&vfs), &config)?,
+        index: IndexSet::load(Arc::clone(&vfs), &config, Arc::clone(&clock))?,
+        checkpoint: checkpoint.now,
+        aborted: vfs.stat(&config.path("abort")).map_err(Error::io("stat", config.path("abort")))?.is_some(),
+    };
+    let abort = config.path("abort");
+    vfs.replace(&abort, std::process::id().to_string().as_bytes()).map_err(Error::io("write", &abort))?;
+    let recovered = recovery::recover(&config, &clock, &deleted, found)?;
+    checkpoint.now.confirm_offset = recovered.last_record.0;
+    checkpoint.save()?;
+
+    let (log, table, index) = (recovered.log, Arc::new(recovered.table), Arc::new(recovered.index));
+    let (shared, stats) = (Arc::new(ReputShared::default()), Arc::new(Stats::default()));
+    let reput = Reput::new(Parts {
+        log: Arc::clone(&log),
+        table: Arc::clone(&table),
+        index: Arc::clone(&index),
+        projection: Projection::new(&config),
+        deleted: Arc::clone(&deleted),
+        shared: Arc::clone(&shared),
+        stats: Arc::clone(&stats),
+        from: log.max_offset(),
+        last: recovered.last_record,
+    });
+    let upkeep = Upkeep {
+        log: Arc::clone(&log),
+        table: Arc::clone(&table),
+        index: Arc::clone(&index),
+        reput: Arc::clone(&shared),
+        clock: Arc::clone(&clock),
+        checkpoint,
+    };
+    let retention = Arc::new(Retention {
+        config: Arc::clone(&config),
+        vfs: Arc::clone(&vfs),
+        clock: Arc::clone(&clock),
+        log: Arc::clone(&log),
+        table: Arc::clone(&table),
+        index: Arc::clone(&index),
+        deleted: Arc::clone(&deleted),
+        disk: DiskState::default(),
+    });
+    let inner = Inner {
+        limits: limits(&config),
+        config,
+        vfs,
+        clock,
+        store_host: STORE_HOST,
+        log,
+        table,
+        index,
+        deleted,
+        registry: Registry::default(),
+        put: Mutex::new(Some(PutState::new(recovered.appender))),
+        reput: shared,
+        retention,
+        stats,
+        report: recovered.report,
+        closing: AtomicBool::new(false),
+        threads: Mutex::new(Threads::default()),
+        lock: Mutex::new(Some(lock)),
+    };
+    Ok((Arc::new(inner), reput, upkeep))
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        max_message_size: config.max_message_size,
+        auto_message_version: config.auto_message_version,
+        append_prop_crc: config.append_prop_crc,
+        segment_size: usize::try_from(config.commit_log_file_size).unwrap_or(usize::MAX),
+    }
+}
+
+impl Inner {
+    pub(super) fn close(&self) -> Result<()> {
+        self.closing.store(true, Ordering::Release);
+        let Some(state) = self.put.lock().take() else { return Ok(()) };
+        let end = state.appender.next_offset();
+        let synced = self.log.sync_to(end);
+        let upkeep = self.threads.lock().stop(&self.log);
+        let put_down = synced.and_then(|()| {
+            // A stepped store has its upkeep with the caller; its queues are then built again at the next open.
+            let Some(mut upkeep) = upkeep else { return Ok(()) };
+            upkeep.step(true)?;
+            state.appender.close()?;
+            let abort = self.config.path("abort");
+            self.vfs.remove(&abort).map_err(Error::io("remove", &abort))?;
+            self.vfs.sync_dir(&self.config.root).map_err(Error::io("sync", &self.config.root))
+        });
+        self.lock.lock().take();
+        put_down
+    }
+}
