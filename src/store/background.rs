@@ -1,6 +1,6 @@
 //! The store's threads: thin loops around steps that can be driven one by one.
 //!
-//! Owns the flush thread, the reput thread, the upkeep thread (queues, index and checkpoint to disk) and the
+//! Owns the flush thread, the prepare thread (next segment), the reput thread, the upkeep thread (queues, index and checkpoint to disk) and the
 //! retention thread. Each step says when it wants to be called again; the loops only wait. A test that wants a
 //! chosen order opens the store with [`super::Store::open_stepped`] and calls the steps itself.
 
@@ -28,6 +28,8 @@ use crate::{
 const FIRST_RETENTION: Duration = Duration::from_secs(60);
 /// The longest that the reput thread sleeps; publishing wakes it earlier.
 const REPUT_NAP: Duration = Duration::from_secs(1);
+/// The longest that the preparing thread sleeps; the appender wakes it earlier.
+const PREPARE_NAP: Duration = Duration::from_secs(1);
 /// A failing step is tried again after this.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
@@ -73,6 +75,7 @@ impl Upkeep {
 pub(super) struct Threads {
     stop: Arc<AtomicBool>,
     flush: Option<JoinHandle<()>>,
+    prepare: Option<JoinHandle<()>>,
     reput: Option<JoinHandle<()>>,
     upkeep: Option<JoinHandle<Upkeep>>,
     retention: Option<JoinHandle<()>>,
@@ -88,6 +91,8 @@ impl Threads {
 
         let (log, clock, flag) = (Arc::clone(&inner.log), Arc::clone(&inner.clock), Arc::clone(&stop));
         let flush = name("flush").spawn(move || flush_loop(&log, &*clock, &flag));
+        let (log, flag) = (Arc::clone(&inner.log), Arc::clone(&stop));
+        let prepare = name("prepare").spawn(move || prepare_loop(&log, &flag));
         let (log, flag) = (Arc::clone(&inner.log), Arc::clone(&stop));
         let dispatch = name("dispatch").spawn(move || reput_loop(reput, &log, &flag));
         let (flag, every) = (Arc::clone(&stop), inner.config.flush_consume_queue_interval_ms);
@@ -105,6 +110,7 @@ impl Threads {
         Ok(Self {
             stop,
             flush: Some(spawned(flush)?),
+            prepare: Some(spawned(prepare)?),
             reput: Some(spawned(dispatch)?),
             upkeep: Some(upkeep.map_err(Error::io("start a thread for", &inner.config.root))?),
             retention: Some(spawned(retention)?),
@@ -115,14 +121,15 @@ impl Threads {
     pub(super) fn stop(&mut self, log: &CommitLog) -> Option<Upkeep> {
         self.stop.store(true, Ordering::Release);
         log.interrupt();
-        for thread in [&self.retention, &self.flush, &self.reput].into_iter().flatten() {
+        for thread in [&self.retention, &self.flush, &self.prepare, &self.reput].into_iter().flatten() {
             thread.thread().unpark();
         }
         if let Some(upkeep) = &self.upkeep {
             upkeep.thread().unpark();
         }
         let me = thread::current().id();
-        for thread in [self.reput.take(), self.flush.take(), self.retention.take()].into_iter().flatten() {
+        let threads = [self.reput.take(), self.flush.take(), self.prepare.take(), self.retention.take()];
+        for thread in threads.into_iter().flatten() {
             // The last handle on a store may be dropped by one of its own threads, through a listener.
             if thread.thread().id() != me {
                 let _ = thread.join();
@@ -148,6 +155,14 @@ fn flush_loop(log: &CommitLog, clock: &dyn Clock, stop: &AtomicBool) {
             // Poisoned: every waiter was told, nothing is left to do here.
             Err(_) => return,
         }
+    }
+}
+
+fn prepare_loop(log: &CommitLog, stop: &AtomicBool) {
+    while !stop.load(Ordering::Acquire) {
+        // A full disk is told to the put that needs the segment; here it is only tried again.
+        let nap = if log.prepare_step().is_ok() { PREPARE_NAP } else { AFTER_FAILURE };
+        log.prepare_idle(nap);
     }
 }
 
