@@ -1,1 +1,446 @@
-//! The files of a queue.
+//! A run of equal files as one space of bytes whose end waits in memory.
+//!
+//! ```text
+//!  first        written         end
+//!    |  in files   |   in memory  |
+//! ```
+//! Bytes are appended to memory and written through the files by [`Run::write_out`]; a file is made when its first
+//! byte is written. After the last byte a file holds zeros: what recovery or truncation cuts is zeroed, and before
+//! bytes are written into a file that an earlier process left, the place behind them is looked at.
+
+use std::{collections::VecDeque, mem, ops::Range, path::PathBuf, sync::Arc};
+
+use super::mapping::{Disk, Slot, no_space};
+use crate::{
+    error::{Corruption, Error, Result},
+    format::consume_queue::{ENTRY, Entry},
+    segment::SlotTable,
+    vfs::DirEntry,
+};
+
+/// Bytes looked at and written at once.
+const CHUNK: usize = 4096;
+/// This many zero bytes behind the end count as the proof that nothing stale follows.
+const QUIET: usize = 64 << 10;
+/// Bytes behind a write that are looked at in a file of an earlier process: more than any entry.
+const LOOK: usize = 64;
+const PAGE: u64 = 4096;
+
+/// A length that fits into memory, since files are mapped whole.
+pub(super) fn len(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// A run of equal files as one space of bytes.
+#[derive(Debug)]
+pub(super) struct Run {
+    disk: Arc<Disk>,
+    dir: PathBuf,
+    file_size: u64,
+    files: VecDeque<Arc<Slot>>,
+    /// Bytes below are in files, but for those of `fill`.
+    written: u64,
+    tail: Vec<u8>,
+    /// What has to hold fillers before the next write; within one file.
+    fill: Range<u64>,
+    /// Bytes below are durable, but for those in `touched`.
+    synced: u64,
+    /// Files changed below `synced`.
+    touched: Vec<Arc<Slot>>,
+    /// Files were made or removed since the directory was synced.
+    names_changed: bool,
+    /// Files that do not belong to the run and go when it is recovered.
+    strays: Vec<PathBuf>,
+}
+
+/// What has to be synced to make a run durable up to a byte.
+#[derive(Debug)]
+pub(super) struct SyncPoint {
+    /// Files to sync.
+    pub files: Vec<Arc<Slot>>,
+    /// The directory, when its names changed.
+    pub dir: Option<PathBuf>,
+    upto: u64,
+}
+
+impl Run {
+    /// A run without files.
+    pub(super) fn empty(disk: Arc<Disk>, dir: PathBuf, file_size: u64) -> Self {
+        Self {
+            disk,
+            dir,
+            file_size,
+            files: VecDeque::new(),
+            written: 0,
+            tail: Vec::new(),
+            fill: 0..0,
+            synced: 0,
+            touched: Vec::new(),
+            names_changed: false,
+            strays: Vec::new(),
+        }
+    }
+
+    /// The run that `listing`, sorted by name, shows; it ends at the end of its last file. Names that are no
+    /// numbers are left alone. Files behind a gap, and a last one without bytes, are strays.
+    pub(super) fn load(
+        disk: Arc<Disk>,
+        dir: PathBuf,
+        file_size: u64,
+        key: &'static str,
+        listing: &[DirEntry],
+    ) -> Result<Self> {
+        let mut run = Self::empty(disk, dir, file_size);
+        let numbered: Vec<_> =
+            listing.iter().filter(|e| !e.is_dir).filter_map(|e| Some((base_of(&e.name)?, e))).collect();
+        for (i, &(base, entry)) in numbered.iter().enumerate() {
+            let path = run.dir.join(&entry.name);
+            if entry.len == 0 && i + 1 == numbered.len() {
+                run.strays.push(path);
+                continue;
+            }
+            if entry.len != file_size {
+                return Err(Error::FileSize { path, actual: entry.len, expected: file_size, key });
+            }
+            if base % file_size != 0 {
+                return Err(Error::ForeignFile { path, expected: "queue file of the configured size" });
+            }
+            if run.files.is_empty() || base == run.written {
+                run.files.push_back(Slot::closed(base, path));
+                run.written = base.saturating_add(file_size);
+            } else {
+                run.strays.push(path);
+            }
+        }
+        run.synced = run.written;
+        Ok(run)
+    }
+
+    /// The first byte of the first file.
+    pub(super) fn first(&self) -> u64 {
+        match self.files.front() {
+            Some(slot) => slot.base,
+            None if self.fill.is_empty() => self.written,
+            None => self.fill.start,
+        }
+    }
+
+    /// Behind the last byte.
+    pub(super) fn end(&self) -> u64 {
+        self.written + self.tail.len() as u64
+    }
+
+    /// Bytes that wait in memory.
+    pub(super) fn waiting(&self) -> usize {
+        self.tail.len()
+    }
+
+    /// How many files there are.
+    pub(super) fn file_count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// The bytes of each file that has some, oldest first; the end of the run ends the last.
+    pub(super) fn file_ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        let (first, end, size) = (self.first(), self.end(), self.file_size);
+        (0..).map(move |i| first + i * size).take_while(move |base| *base < end).map(move |base| {
+            let next = base - base % size + size;
+            base..next.min(end)
+        })
+    }
+
+    /// Where the file that holds `at` ends.
+    pub(super) fn file_end(&self, at: u64) -> u64 {
+        at - at % self.file_size + self.file_size
+    }
+
+    /// Copies bytes of one file out.
+    pub(super) fn read(&self, at: u64, out: &mut [u8]) -> Result<()> {
+        if at < self.fill.end && at >= self.fill.start {
+            let here = len(self.fill.end - at).min(out.len());
+            let (fill, rest) = out.split_at_mut(here);
+            for piece in fill.chunks_mut(ENTRY) {
+                piece.copy_from_slice(&Entry::FILLER.encode()[..piece.len()]);
+            }
+            return if rest.is_empty() { Ok(()) } else { self.read(self.fill.end, rest) };
+        }
+        let in_file = len(self.written.saturating_sub(at)).min(out.len());
+        let (from_file, from_tail) = out.split_at_mut(in_file);
+        if !from_file.is_empty() {
+            let slot = self.slot_of(at)?;
+            let table = self.disk.table(slot)?;
+            let place = len(at - slot.base);
+            if place + from_file.len() > table.len() {
+                return Err(self.missing(at, from_file.len(), table.len().saturating_sub(place)));
+            }
+            table.read(place, from_file);
+        }
+        if !from_tail.is_empty() {
+            let start = len(at.max(self.written) - self.written);
+            let have = self.tail.get(start..start + from_tail.len());
+            from_tail.copy_from_slice(have.ok_or_else(|| self.missing(at, from_tail.len(), 0))?);
+        }
+        Ok(())
+    }
+
+    fn slot_of(&self, at: u64) -> Result<&Arc<Slot>> {
+        let place =
+            self.files.front().and_then(|front| at.checked_sub(front.base)).map(|d| d / self.file_size);
+        place.and_then(|i| self.files.get(len(i))).ok_or_else(|| self.missing(at, 1, 0))
+    }
+
+    fn missing(&self, at: u64, need: usize, have: usize) -> Error {
+        Error::corrupt(&self.dir, at)(Corruption::Short { what: "queue", need, have })
+    }
+
+    /// Appends in memory.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+    }
+
+    /// Replaces bytes that are there, within one file.
+    pub(super) fn overwrite(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+        if at >= self.written {
+            let start = len(at - self.written);
+            let place = self.tail.get_mut(start..start + bytes.len());
+            return match place {
+                Some(place) => {
+                    place.copy_from_slice(bytes);
+                    Ok(())
+                }
+                None => Err(self.missing(at, bytes.len(), 0)),
+            };
+        }
+        self.write_fill()?;
+        let slot = Arc::clone(self.slot_of(at)?);
+        let table = self.disk.table(&slot)?;
+        write(&table, &slot, at, bytes)?;
+        self.touch(slot);
+        Ok(())
+    }
+
+    fn touch(&mut self, slot: Arc<Slot>) {
+        if !self.touched.iter().any(|known| Arc::ptr_eq(known, &slot)) {
+            self.touched.push(slot);
+        }
+    }
+
+    /// Writes what waits in memory. After an error the part that was not written still waits.
+    pub(super) fn write_out(&mut self) -> Result<()> {
+        if self.tail.is_empty() {
+            return Ok(());
+        }
+        self.write_fill()?;
+        let mut tail = mem::take(&mut self.tail);
+        let mut done = 0;
+        let mut outcome = Ok(());
+        while done < tail.len() && outcome.is_ok() {
+            let room = len(self.file_end(self.written) - self.written);
+            let piece = &tail[done..tail.len().min(done.saturating_add(room))];
+            outcome = self.write_piece(self.written, piece);
+            if outcome.is_ok() {
+                done += piece.len();
+                self.written += piece.len() as u64;
+            }
+        }
+        tail.drain(..done);
+        if tail.is_empty() && tail.capacity() > CHUNK {
+            tail.shrink_to(CHUNK);
+        }
+        self.tail = tail;
+        outcome
+    }
+
+    fn write_piece(&mut self, at: u64, piece: &[u8]) -> Result<()> {
+        let slot = self.slot_for(at)?;
+        let table = self.disk.table(&slot)?;
+        if !slot.fresh {
+            scrub(&table, &slot, at + piece.len() as u64, 0, LOOK)?;
+        }
+        write(&table, &slot, at, piece)
+    }
+
+    fn write_fill(&mut self) -> Result<()> {
+        if self.fill.is_empty() {
+            return Ok(());
+        }
+        let fillers = Entry::FILLER.encode().repeat(CHUNK / ENTRY);
+        let slot = self.slot_for(self.fill.start)?;
+        let table = self.disk.table(&slot)?;
+        while !self.fill.is_empty() {
+            let piece = &fillers[..fillers.len().min(len(self.fill.end - self.fill.start))];
+            write(&table, &slot, self.fill.start, piece)?;
+            self.fill.start += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The file that takes byte `at`, made when it is the next one.
+    fn slot_for(&mut self, at: u64) -> Result<Arc<Slot>> {
+        if let Ok(slot) = self.slot_of(at) {
+            return Ok(Arc::clone(slot));
+        }
+        let base = at - at % self.file_size;
+        if self.files.is_empty() {
+            self.disk.vfs.create_dir_all(&self.dir).map_err(no_space("create", &self.dir, 0))?;
+        }
+        let slot = self.disk.create(base, self.dir.join(format!("{base:020}")), self.file_size)?;
+        self.names_changed = true;
+        self.files.push_back(Arc::clone(&slot));
+        Ok(slot)
+    }
+
+    /// Removes the files that do not belong to the run.
+    fn remove_strays(&mut self) -> Result<()> {
+        for path in mem::take(&mut self.strays) {
+            self.names_changed = true;
+            self.disk.vfs.remove(&path).map_err(Error::io("remove", path))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the run at `end` and zeroes what followed. A file without a byte left goes, unless it is the only thing
+    /// that says where the run stands.
+    pub(super) fn truncate(&mut self, end: u64) -> Result<()> {
+        let sure = self.written;
+        self.cut(end, sure)
+    }
+
+    /// Ends a loaded run at `end`: the files' lengths say nothing about what was written.
+    pub(super) fn recovered(&mut self, end: u64) -> Result<()> {
+        self.remove_strays()?;
+        self.cut(end, end)
+    }
+
+    /// `sure` is how far bytes may have been written for certain; behind it a stretch of zeros is the proof.
+    fn cut(&mut self, end: u64, sure: u64) -> Result<()> {
+        if end >= self.written {
+            self.tail.truncate(len(end - self.written));
+        } else {
+            self.tail.clear();
+        }
+        self.written = self.written.min(end);
+        self.fill.end = self.fill.end.min(end).max(self.fill.start);
+        self.synced = self.synced.min(end);
+        while let Some(last) = self.files.back() {
+            if last.base < end || (self.files.len() == 1 && last.base > 0) {
+                break;
+            }
+            let path = last.path.clone();
+            self.names_changed = true;
+            self.files.pop_back();
+            self.touched.retain(|slot| slot.path != path);
+            self.disk.vfs.remove(&path).map_err(Error::io("remove", path))?;
+        }
+        let Some(last) = self.files.back().cloned() else { return Ok(()) };
+        let from = end.max(last.base);
+        if from < last.base + self.file_size {
+            let table = self.disk.table(&last)?;
+            if scrub(&table, &last, from, sure, QUIET)? {
+                self.touch(last);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets everything and starts again at `at`; the file that will hold it begins with fillers.
+    pub(super) fn restart(&mut self, at: u64) -> Result<()> {
+        self.tail.clear();
+        self.fill = 0..0;
+        self.touched.clear();
+        while let Some(slot) = self.files.pop_back() {
+            self.names_changed = true;
+            self.disk.vfs.remove(&slot.path).map_err(Error::io("remove", &slot.path))?;
+        }
+        self.fill = at - at % self.file_size..at;
+        self.written = at;
+        self.synced = self.fill.start;
+        Ok(())
+    }
+
+    /// Removes the oldest file.
+    pub(super) fn remove_first(&mut self) -> Result<()> {
+        let Some(slot) = self.files.pop_front() else { return Ok(()) };
+        self.names_changed = true;
+        self.touched.retain(|other| !Arc::ptr_eq(other, &slot));
+        self.disk.vfs.remove(&slot.path).map_err(Error::io("remove", &slot.path))
+    }
+
+    /// Whether `least` pages or more, or any byte of a full file, are not durable. 0 asks for any byte at all.
+    pub(super) fn is_due(&self, least: u64) -> bool {
+        let pages = (self.written / PAGE).saturating_sub(self.synced / PAGE);
+        let rolled = self.written / self.file_size > self.synced / self.file_size;
+        let any = self.written > self.synced || !self.touched.is_empty() || self.names_changed;
+        any && (pages >= least || rolled)
+    }
+
+    /// What makes everything written so far durable.
+    pub(super) fn sync_point(&mut self) -> SyncPoint {
+        let from = self.synced - self.synced % self.file_size;
+        let mut files = mem::take(&mut self.touched);
+        for slot in self.files.iter().filter(|slot| slot.base >= from && slot.base < self.written) {
+            if self.written > self.synced && !files.iter().any(|known| Arc::ptr_eq(known, slot)) {
+                files.push(Arc::clone(slot));
+            }
+        }
+        SyncPoint {
+            files,
+            dir: mem::take(&mut self.names_changed).then(|| self.dir.clone()),
+            upto: self.written,
+        }
+    }
+
+    /// Takes note that a sync point was reached.
+    pub(super) fn reached(&mut self, point: &SyncPoint) {
+        self.synced = self.synced.max(point.upto.min(self.written));
+    }
+
+    /// Takes note that it was not.
+    pub(super) fn missed(&mut self, point: SyncPoint) {
+        self.names_changed |= point.dir.is_some();
+        for slot in point.files {
+            self.touch(slot);
+        }
+    }
+
+    /// Removes every file and the directory.
+    pub(super) fn destroy(&mut self) -> Result<()> {
+        self.remove_strays()?;
+        self.restart(0)?;
+        self.names_changed = false;
+        self.disk.vfs.remove_dir(&self.dir).map_err(Error::io("remove", &self.dir))
+    }
+}
+
+/// The base that a file name says: 20 digits.
+fn base_of(name: &str) -> Option<u64> {
+    (name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit())).then(|| name.parse().ok()).flatten()
+}
+
+fn write(table: &SlotTable, slot: &Slot, at: u64, bytes: &[u8]) -> Result<()> {
+    let place = len(at - slot.base);
+    table.backing().write(place, bytes).map_err(no_space("write", &slot.path, bytes.len() as u64))
+}
+
+/// Zeroes a file from byte `from` on, up to `sure` and beyond until `quiet` bytes in a row were zero; says whether
+/// any byte changed.
+fn scrub(table: &SlotTable, slot: &Slot, from: u64, sure: u64, quiet: usize) -> Result<bool> {
+    let mut at = len(from - slot.base);
+    let sure = len(sure.saturating_sub(slot.base)).min(table.len());
+    let (mut calm, mut changed) = (0, false);
+    let mut seen = [0; CHUNK];
+    while at < table.len() && (at < sure || calm < quiet) {
+        let step = if quiet < CHUNK && !changed { quiet } else { CHUNK }.min(table.len() - at);
+        let seen = &mut seen[..step];
+        table.read(at, seen);
+        if seen.iter().all(|byte| *byte == 0) {
+            calm += step;
+        } else {
+            calm = 0;
+            changed = true;
+            write(table, slot, slot.base + at as u64, &[0; CHUNK][..step])?;
+        }
+        at += step;
+    }
+    Ok(changed)
+}

@@ -12,16 +12,18 @@
 //! - files are sparse, made at the first write-out, and mapped only while used: an idle queue costs some hundred
 //!   bytes.
 
-mod batch;
 mod ext;
 mod files;
+mod mapping;
 mod queue;
+mod recover;
 mod search;
 mod table;
+mod unit;
 
+pub use crate::format::consume_queue::ExtUnit;
 use crate::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, TagsCode, TopicName};
 
-pub use ext::ExtUnit;
 pub(crate) use queue::Queue;
 pub use search::Boundary;
 pub(crate) use table::{QueueFlush, QueueTable};

@@ -1,20 +1,211 @@
-//! One queue.
+//! One queue: its entries, in files and in memory, behind one lock.
+//!
+//! The limits are also kept as atomics, so that asking for them takes no lock.
 
-use super::{Appended, Boundary, CqUnit, Dispatch, QueueKey, QueueKind};
-use crate::{
-    error::Result,
-    types::{PhysicalOffset, QueueOffset, StoreTimestamp},
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
 };
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{
+    Appended, CqUnit, Dispatch, ExtUnit, QueueKey, QueueKind,
+    ext::Ext,
+    files::{Run, SyncPoint, len},
+    unit::{MAX_WIDTH, Unit},
+};
+use crate::{
+    error::{Error, Result},
+    format::consume_queue::ext_position,
+    types::{PhysicalOffset, QueueOffset},
+};
+
+/// Bytes of entries that one queue keeps in memory before it writes them out itself.
+const QUEUE_WAITS: usize = 16 << 10;
+/// Bytes of entries that all queues together may keep in memory.
+const TABLE_WAITS: usize = 32 << 20;
+/// Entries copied out of a file at once.
+const STEP: usize = 32;
+
+/// What the queues of a table share: who has something to write or to sync.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// Bytes in memory over all queues.
+    pub bytes: AtomicUsize,
+    /// Queues with entries in memory.
+    pub unwritten: Mutex<Vec<Weak<Queue>>>,
+    /// Queues with entries that are not durable.
+    pub unsynced: Mutex<Vec<Weak<Queue>>>,
+}
 
 /// One queue of a topic.
 #[derive(Debug)]
 pub(crate) struct Queue {
     key: QueueKey,
     kind: QueueKind,
+    me: Weak<Self>,
+    waiting: Arc<Waiting>,
+    min: AtomicI64,
+    max: AtomicI64,
+    min_logic: AtomicI64,
+    max_physical: AtomicI64,
+    /// Listed in `waiting.unwritten`.
+    unwritten: AtomicBool,
+    /// Listed in `waiting.unsynced`.
+    unsynced: AtomicBool,
+    state: Mutex<State>,
 }
 
-#[allow(unused_variables)]
+/// What the lock guards. Entries are numbered from 0 through all files; in a simple queue that is the queue offset.
+#[derive(Debug)]
+pub(super) struct State {
+    pub kind: QueueKind,
+    pub run: Run,
+    pub ext: Option<Ext>,
+    /// Whether new entries get an ext unit.
+    pub writes_ext: bool,
+    /// The first entry whose record may still be in the log.
+    pub min: u64,
+    /// The last entry, unless there is none or it is a filler.
+    pub last: Option<Unit>,
+    /// The topic was removed: nothing is taken in any more.
+    pub removed: bool,
+}
+
+impl State {
+    pub(super) fn new(kind: QueueKind, run: Run, ext: Option<Ext>, writes_ext: bool) -> Self {
+        let mut state = Self { kind, run, ext, writes_ext, min: 0, last: None, removed: false };
+        state.min = state.first();
+        state
+    }
+
+    pub(super) fn width(&self) -> u64 {
+        Unit::width(self.kind) as u64
+    }
+
+    /// The number of the first entry.
+    pub(super) fn first(&self) -> u64 {
+        self.run.first() / self.width()
+    }
+
+    /// The number behind the last entry.
+    pub(super) fn end(&self) -> u64 {
+        self.run.end() / self.width()
+    }
+
+    /// Entry `number`, which is there.
+    pub(super) fn unit(&self, number: u64) -> Result<Unit> {
+        let mut bytes = [0; MAX_WIDTH];
+        let bytes = &mut bytes[..Unit::width(self.kind)];
+        self.run.read(number * self.width(), bytes)?;
+        Ok(Unit::decode(self.kind, number, bytes))
+    }
+
+    /// Looks the last entry up after the end moved.
+    pub(super) fn find_last(&mut self) -> Result<()> {
+        let end = self.end();
+        self.last = if end > self.first() { Some(self.unit(end - 1)?) } else { None };
+        self.last = self.last.filter(|unit| !unit.is_filler());
+        Ok(())
+    }
+
+    pub(super) fn max_offset(&self) -> QueueOffset {
+        match (self.kind, self.last) {
+            (QueueKind::Batch, Some(last)) => last.next(),
+            (QueueKind::Batch, None) => QueueOffset::ZERO,
+            (QueueKind::Simple, _) => QueueOffset(i64::try_from(self.end()).unwrap_or(i64::MAX)),
+        }
+    }
+
+    fn min_offset(&self) -> Result<QueueOffset> {
+        Ok(match self.kind {
+            QueueKind::Simple => QueueOffset(i64::try_from(self.min).unwrap_or(i64::MAX)),
+            QueueKind::Batch if self.min < self.end() => self.unit(self.min)?.base,
+            QueueKind::Batch => self.max_offset(),
+        })
+    }
+
+    /// The entry that holds `at`, between the limits.
+    pub(super) fn number_of(&self, at: QueueOffset) -> Result<Option<u64>> {
+        let end = self.end();
+        if self.kind == QueueKind::Simple {
+            return Ok(u64::try_from(at.0).ok().filter(|n| (self.min..end).contains(n)));
+        }
+        let (mut low, mut high) = (self.min, end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.unit(middle)?.base <= at {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let Some(number) = low.checked_sub(1).filter(|n| *n >= self.min) else { return Ok(None) };
+        Ok(Some(number).filter(|_| at < self.max_offset()))
+    }
+
+    fn resolve(&self, unit: &Unit) -> Result<CqUnit> {
+        let ext = match &self.ext {
+            Some(ext) if ext_position(unit.tags_code).is_some() => ext.get(unit.tags_code)?,
+            _ => None,
+        };
+        Ok(CqUnit {
+            queue_offset: unit.base,
+            offset: unit.offset,
+            size: unit.size,
+            tags_code: ext.as_ref().map_or(unit.tags_code, |ext| ext.tags_code),
+            ext: ext.map(Box::new),
+            batch_num: unit.num,
+        })
+    }
+
+    /// The bytes of a record's entry, its ext unit put first.
+    fn entry<'a>(&mut self, record: &Dispatch<'_>, out: &'a mut [u8; MAX_WIDTH]) -> &'a [u8] {
+        let mut tags_code = record.tags_code;
+        if let Some(ext) = self.ext.as_mut().filter(|_| self.writes_ext) {
+            let unit = ExtUnit {
+                tags_code,
+                store_timestamp: record.store_timestamp,
+                bitmap: record.bitmap.unwrap_or_default().to_vec(),
+            };
+            tags_code = ext.put(&unit).unwrap_or(tags_code);
+        }
+        Unit::encode(self.kind, record, tags_code, out)
+    }
+
+    fn waits(&self) -> usize {
+        self.run.waiting() + self.ext.as_ref().map_or(0, |ext| ext.run.waiting())
+    }
+
+    fn write_out(&mut self) -> Result<()> {
+        if let Some(ext) = &mut self.ext {
+            ext.run.write_out()?;
+        }
+        self.run.write_out()
+    }
+}
+
 impl Queue {
+    pub(super) fn new(key: QueueKey, state: State, waiting: Arc<Waiting>) -> Arc<Self> {
+        let max = state.max_offset().0;
+        let min =
+            if state.kind == QueueKind::Simple { i64::try_from(state.min).unwrap_or(i64::MAX) } else { 0 };
+        Arc::new_cyclic(|me| Self {
+            key,
+            kind: state.kind,
+            me: Weak::clone(me),
+            waiting,
+            min: AtomicI64::new(min),
+            max: AtomicI64::new(max),
+            min_logic: AtomicI64::new(i64::try_from(state.min * state.width()).unwrap_or(i64::MAX)),
+            max_physical: AtomicI64::new(0),
+            unwritten: AtomicBool::new(false),
+            unsynced: AtomicBool::new(false),
+            state: Mutex::new(state),
+        })
+    }
+
     /// Which queue this is.
     pub(crate) fn key(&self) -> &QueueKey {
         &self.key
@@ -27,84 +218,264 @@ impl Queue {
 
     /// The first offset whose message may still be in the log.
     pub(crate) fn min_offset(&self) -> QueueOffset {
-        todo!()
+        QueueOffset(self.min.load(Ordering::Acquire))
     }
 
     /// The offset that the next message gets.
     pub(crate) fn max_offset(&self) -> QueueOffset {
-        todo!()
+        QueueOffset(self.max.load(Ordering::Acquire))
     }
 
     /// The byte of the first live entry in the queue's logical space, RocketMQ's `minLogicOffset`.
     pub(crate) fn min_logic_offset(&self) -> i64 {
-        todo!()
+        self.min_logic.load(Ordering::Acquire)
     }
 
     /// The log offset behind the last entry's record.
     pub(crate) fn max_physical(&self) -> PhysicalOffset {
-        todo!()
+        PhysicalOffset(self.max_physical.load(Ordering::Acquire))
     }
 
-    /// The entry of `at` (for a batch queue: the one that holds it); `None` outside `min..max`.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Makes the limits known after `state` changed.
+    pub(super) fn publish(&self, state: &State) -> Result<()> {
+        self.min.store(state.min_offset()?.0, Ordering::Release);
+        self.min_logic.store(i64::try_from(state.min * state.width()).unwrap_or(i64::MAX), Ordering::Release);
+        self.publish_end(state);
+        Ok(())
+    }
+
+    fn publish_end(&self, state: &State) {
+        let end = state.last.map_or(PhysicalOffset::ZERO, |last| last.end());
+        self.max_physical.store(end.0, Ordering::Release);
+        self.max.store(state.max_offset().0, Ordering::Release);
+    }
+
+    /// The entry of `at` (in a batch queue: the one that holds it); `None` outside `min..max`.
     pub(crate) fn get(&self, at: QueueOffset) -> Result<Option<CqUnit>> {
-        todo!()
+        let state = self.lock();
+        match state.number_of(at)? {
+            Some(number) => state.resolve(&state.unit(number)?).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Appends up to `max_entries` entries from `from` on to `out` and says how many. Stops at the end of a file, as
     /// one pull of RocketMQ does; 0 means that `from` is outside `min..max`.
     pub(crate) fn read(&self, from: QueueOffset, max_entries: usize, out: &mut Vec<CqUnit>) -> Result<usize> {
-        todo!()
+        let state = self.lock();
+        let Some(first) = state.number_of(from)? else { return Ok(0) };
+        let width = state.width();
+        let file_end = state.run.file_end(first * width) / width;
+        let end = file_end.min(state.end()).min(first.saturating_add(max_entries as u64));
+        let mut bytes = [0; STEP * MAX_WIDTH];
+        let mut number = first;
+        while number < end {
+            let count = len(end - number).min(STEP);
+            let bytes = &mut bytes[..count * len(width)];
+            state.run.read(number * width, bytes)?;
+            for (unit, number) in bytes.chunks_exact(len(width)).zip(number..) {
+                out.push(state.resolve(&Unit::decode(state.kind, number, unit))?);
+            }
+            number += count as u64;
+        }
+        Ok(len(end - first))
     }
 
-    /// Takes a record in. An entry never lands at another slot than its own.
+    /// Takes a record in. An entry never lands at another slot than its own. A queue whose topic was removed answers
+    /// that it has everything.
     pub(crate) fn append(&self, record: &Dispatch<'_>) -> Result<Appended> {
-        todo!()
+        check(record)?;
+        let mut state = self.lock();
+        if state.removed {
+            return Ok(Appended::Duplicate);
+        }
+        let expected = state.max_offset();
+        let at = record.queue_offset;
+        if let Some(last) = state.last {
+            if at < expected || last.end() >= end_of(record) {
+                return Ok(Appended::Duplicate);
+            }
+            if at > expected {
+                return Ok(Appended::Gap { expected });
+            }
+        } else if at != expected && state.kind == QueueKind::Simple {
+            // Nothing but fillers at most: the queue may start anywhere.
+            let start = u64::try_from(at.0).unwrap_or(0);
+            self.change(&mut state, |state| {
+                state.min = start;
+                state.run.restart(start * state.width())
+            })?;
+        }
+        self.make_room(&mut state)?;
+        let before = state.waits();
+        let mut bytes = [0; MAX_WIDTH];
+        let entry = state.entry(record, &mut bytes);
+        state.run.push(entry);
+        let first = state.last.is_none();
+        state.last = Some(Unit::decode(state.kind, state.end() - 1, entry));
+        self.waiting.bytes.fetch_add(state.waits() - before, Ordering::Relaxed);
+        if first {
+            self.publish(&state)?;
+        } else {
+            self.publish_end(&state);
+        }
+        drop(state);
+        self.enlist(&self.unwritten, &self.waiting.unwritten);
+        Ok(Appended::Done)
     }
 
-    /// Finds where the valid entries end, from the third file before the end on, drops what lies behind and zeroes
-    /// it on disk.
-    pub(crate) fn recover(&self) -> Result<()> {
-        todo!()
+    fn make_room(&self, state: &mut State) -> Result<()> {
+        let waits = state.waits();
+        if waits >= QUEUE_WAITS || (waits > 0 && self.waiting.bytes.load(Ordering::Relaxed) >= TABLE_WAITS) {
+            self.write_state(state)?;
+        }
+        Ok(())
     }
 
-    /// Drops the entries whose record reaches beyond `end` of the log.
-    pub(crate) fn truncate_from_physical(&self, end: PhysicalOffset) -> Result<()> {
-        todo!()
+    fn enlist(&self, listed: &AtomicBool, list: &Mutex<Vec<Weak<Self>>>) {
+        // A plain load first: the flag is set for nearly every append.
+        if !listed.load(Ordering::Acquire) && !listed.swap(true, Ordering::AcqRel) {
+            list.lock().push(Weak::clone(&self.me));
+        }
     }
 
-    /// Drops the entries from `end` on.
-    pub(crate) fn truncate_to(&self, end: QueueOffset) -> Result<()> {
-        todo!()
-    }
-
-    /// Replaces the entry of `record.queue_offset`, which exists.
-    pub(crate) fn rewrite(&self, record: &Dispatch<'_>) -> Result<()> {
-        todo!()
-    }
-
-    /// Forgets every entry; the next append may start anywhere.
-    pub(crate) fn clear(&self) -> Result<()> {
-        todo!()
-    }
-
-    /// Removes at most `at_most` files, never the last, whose entries all lie below `min_physical`; says how many.
-    pub(crate) fn delete_before(&self, min_physical: PhysicalOffset, at_most: usize) -> Result<usize> {
-        todo!()
-    }
-
-    /// Moves the minimum offset to the first entry at or above `min_physical`.
-    pub(crate) fn correct_min_offset(&self, min_physical: PhysicalOffset) -> Result<()> {
-        todo!()
-    }
-
-    /// The offset that RocketMQ gives for a time. `time_of` looks a record's store time up; `None` for one that is
-    /// gone.
-    pub(crate) fn search_by_time(
+    /// Lets `change` drop entries, also ones that wait in memory.
+    pub(super) fn change(
         &self,
-        at: StoreTimestamp,
-        boundary: Boundary,
-        time_of: impl Fn(PhysicalOffset) -> Option<StoreTimestamp>,
-    ) -> Result<QueueOffset> {
-        todo!()
+        state: &mut State,
+        change: impl FnOnce(&mut State) -> Result<()>,
+    ) -> Result<()> {
+        let before = state.waits();
+        let outcome = change(state);
+        self.waiting.bytes.fetch_sub(before.saturating_sub(state.waits()), Ordering::Relaxed);
+        outcome
     }
+
+    fn write_state(&self, state: &mut State) -> Result<()> {
+        let before = state.waits();
+        let outcome = state.write_out();
+        self.waiting.bytes.fetch_sub(before - state.waits(), Ordering::Relaxed);
+        if before > 0 {
+            self.enlist_unsynced();
+        }
+        outcome
+    }
+
+    /// Sees to it that the flush looks at this queue.
+    pub(super) fn enlist_unsynced(&self) {
+        self.enlist(&self.unsynced, &self.waiting.unsynced);
+    }
+
+    /// Writes the entries that wait in memory; the caller took this queue from the list.
+    pub(super) fn write_out(&self) -> Result<()> {
+        self.unwritten.store(false, Ordering::Release);
+        let outcome = self.write_state(&mut self.lock());
+        if outcome.is_err() {
+            self.enlist(&self.unwritten, &self.waiting.unwritten);
+        }
+        outcome
+    }
+
+    /// What to sync; `None`, and the queue listed again, when it is not due. The caller took this queue from the list.
+    pub(super) fn sync_points(&self, least: u64) -> Option<Vec<SyncPoint>> {
+        self.unsynced.store(false, Ordering::Release);
+        let mut state = self.lock();
+        let State { run, ext, .. } = &mut *state;
+        if !run.is_due(least) && !ext.as_ref().is_some_and(|ext| ext.run.is_due(least)) {
+            let dirty = run.is_due(0) || ext.as_ref().is_some_and(|ext| ext.run.is_due(0));
+            drop(state);
+            if dirty {
+                self.enlist_unsynced();
+            }
+            return None;
+        }
+        Some(std::iter::once(run.sync_point()).chain(ext.as_mut().map(|ext| ext.run.sync_point())).collect())
+    }
+
+    /// Takes note of what was synced, or that it could not be.
+    pub(super) fn synced(&self, points: Vec<SyncPoint>, durable: bool) {
+        let mut state = self.lock();
+        let State { run, ext, .. } = &mut *state;
+        let runs = std::iter::once(run).chain(ext.as_mut().map(|ext| &mut ext.run));
+        for (run, point) in runs.zip(points) {
+            if durable {
+                run.reached(&point);
+            } else {
+                run.missed(point);
+            }
+        }
+        drop(state);
+        if !durable {
+            self.enlist_unsynced();
+        }
+    }
+
+    /// Replaces the entry that begins at `record.queue_offset`.
+    ///
+    /// # Errors
+    /// [`Error::IllegalMessage`] when no entry begins there.
+    pub(crate) fn rewrite(&self, record: &Dispatch<'_>) -> Result<()> {
+        check(record)?;
+        let mut state = self.lock();
+        let number = match (state.kind, u64::try_from(record.queue_offset.0)) {
+            (QueueKind::Simple, Ok(number)) => {
+                Some(number).filter(|n| (state.first()..state.end()).contains(n))
+            }
+            _ => state.number_of(record.queue_offset)?,
+        };
+        let Some(number) = number else {
+            return Err(illegal(record, "its queue has no entry for it"));
+        };
+        let before = state.waits();
+        let mut bytes = [0; MAX_WIDTH];
+        let entry = state.entry(record, &mut bytes);
+        let width = state.width();
+        state.run.overwrite(number * width, entry)?;
+        state.find_last()?;
+        self.waiting.bytes.fetch_add(state.waits() - before, Ordering::Relaxed);
+        self.publish(&state)?;
+        drop(state);
+        self.enlist(&self.unwritten, &self.waiting.unwritten);
+        self.enlist_unsynced();
+        Ok(())
+    }
+
+    /// Removes the queue's files and takes nothing in any more.
+    pub(super) fn remove(&self) -> Result<()> {
+        let mut state = self.lock();
+        self.change(&mut state, |state| {
+            state.removed = true;
+            state.min = 0;
+            state.last = None;
+            let outcome = state.run.destroy();
+            outcome.and(state.ext.as_mut().map_or(Ok(()), |ext| ext.run.destroy()))
+        })?;
+        self.publish(&state)
+    }
+}
+
+fn end_of(record: &Dispatch<'_>) -> PhysicalOffset {
+    record.offset.plus(usize::try_from(record.size).unwrap_or(0))
+}
+
+fn illegal(record: &Dispatch<'_>, why: &str) -> Error {
+    let Dispatch { queue_offset, offset, size, .. } = record;
+    Error::IllegalMessage {
+        why: format!("record at {offset} ({size} bytes, queue offset {queue_offset}): {why}"),
+    }
+}
+
+/// What no queue entry may say, whoever asks for it.
+fn check(record: &Dispatch<'_>) -> Result<()> {
+    // Far below the end of the numbers, so that no arithmetic on places can wrap.
+    const LIMIT: i64 = i64::MAX / 256;
+    let good = record.size > 0
+        && record.batch_num > 0
+        && (0..LIMIT).contains(&record.offset.0)
+        && (0..LIMIT).contains(&record.queue_offset.0);
+    if good { Ok(()) } else { Err(illegal(record, "no entry can say this")) }
 }

@@ -1,14 +1,34 @@
-//! All queues of a store.
+//! All queues of a store: found by topic and number, written out and synced together.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use super::{Queue, QueueKind};
+use parking_lot::{Mutex, RwLock};
+
+use super::{
+    Queue, QueueKey, QueueKind,
+    ext::Ext,
+    files::{Run, SyncPoint},
+    mapping::Disk,
+    queue::{State, Waiting},
+};
 use crate::{
     config::Config,
-    error::Result,
+    error::{Error, Result},
     types::{PhysicalOffset, QueueId, TopicName},
-    vfs::Vfs,
+    vfs::{DirEntry, Vfs},
 };
+
+const SIMPLE_DIR: &str = "consumequeue";
+const EXT_DIR: &str = "consumequeue_ext";
+const BATCH_DIR: &str = "batchconsumequeue";
+/// With more dirty files than this, one sync of the whole file system is cheaper than one for each.
+const SYNC_EACH: usize = 16;
 
 /// What one turn of the queue flush did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,65 +39,349 @@ pub(crate) struct QueueFlush {
     pub thorough: bool,
 }
 
+/// The queues of each topic, by number.
+type Topics = HashMap<TopicName, Vec<Arc<Queue>>, BuildHasherDefault<NameHasher>>;
+
 /// All queues of a store.
 #[derive(Debug)]
-pub(crate) struct QueueTable {}
+pub(crate) struct QueueTable {
+    places: Places,
+    waiting: Arc<Waiting>,
+    topics: RwLock<Topics>,
+    flush: Mutex<Timers>,
+}
 
-#[allow(unused_variables)]
+/// Where the files of a queue are and how long they are.
+#[derive(Debug)]
+struct Places {
+    disk: Arc<Disk>,
+    root: PathBuf,
+    simple_size: u64,
+    batch_size: u64,
+    ext_size: u64,
+    writes_ext: bool,
+}
+
+/// When the flush thread did what; times are monotonic.
+#[derive(Debug)]
+struct Timers {
+    interval: Duration,
+    thorough_interval: Duration,
+    least_pages: u64,
+    last_turn: Option<Duration>,
+    last_thorough: Option<Duration>,
+    /// A sync failed: nothing is known to be durable from then on.
+    failed: Option<String>,
+}
+
+impl Places {
+    fn dir(&self, kind: &str, key: &QueueKey) -> PathBuf {
+        self.root.join(kind).join(key.topic.as_str()).join(key.id.to_string())
+    }
+
+    const fn file_size(&self, kind: QueueKind) -> (&'static str, u64, &'static str) {
+        match kind {
+            QueueKind::Simple => (SIMPLE_DIR, self.simple_size, "mappedFileSizeConsumeQueue"),
+            QueueKind::Batch => (BATCH_DIR, self.batch_size, "mapperFileSizeBatchConsumeQueue"),
+        }
+    }
+
+    fn writes_ext(&self, kind: QueueKind) -> bool {
+        self.writes_ext && kind == QueueKind::Simple
+    }
+
+    /// The state of a queue without files.
+    fn new_state(&self, key: &QueueKey, kind: QueueKind) -> State {
+        let empty = |dir, size| Run::empty(Arc::clone(&self.disk), self.dir(dir, key), size);
+        let (dir, size, _) = self.file_size(kind);
+        let writes_ext = self.writes_ext(kind);
+        let ext = writes_ext.then(|| Ext { run: empty(EXT_DIR, self.ext_size) });
+        State::new(kind, empty(dir, size), ext, writes_ext)
+    }
+
+    /// The state of a queue as its directories show it.
+    fn load_state(
+        &self,
+        key: &QueueKey,
+        kind: QueueKind,
+        listing: &[DirEntry],
+        has_ext: bool,
+    ) -> Result<State> {
+        let (dir, size, option) = self.file_size(kind);
+        let run = Run::load(Arc::clone(&self.disk), self.dir(dir, key), size, option, listing)?;
+        let writes_ext = self.writes_ext(kind);
+        let ext = if kind == QueueKind::Simple && (has_ext || writes_ext) {
+            let dir = self.dir(EXT_DIR, key);
+            let listing = list(&*self.disk.vfs, &dir)?;
+            Some(Ext::load(Arc::clone(&self.disk), dir, self.ext_size, &listing)?)
+        } else {
+            None
+        };
+        Ok(State::new(kind, run, ext, writes_ext))
+    }
+}
+
 impl QueueTable {
-    /// Lists the queues on disk; opens no file and changes nothing.
+    /// Lists the queues on disk; opens no file and changes nothing. Names that cannot be a topic or a queue number
+    /// are left alone.
     pub(crate) fn load(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Self> {
-        todo!()
+        let places = Places {
+            disk: Arc::new(Disk::new(vfs, config.max_mapped_consume_queue_files)),
+            root: config.root.clone(),
+            simple_size: config.consume_queue_bytes(),
+            batch_size: config.batch_consume_queue_bytes(),
+            ext_size: config.consume_queue_ext_file_size,
+            writes_ext: config.consume_queue_ext,
+        };
+        let flush = Mutex::new(Timers {
+            interval: Duration::from_millis(config.flush_consume_queue_interval_ms),
+            thorough_interval: Duration::from_millis(config.flush_consume_queue_thorough_interval_ms),
+            least_pages: config.flush_consume_queue_least_pages,
+            last_turn: None,
+            last_thorough: None,
+            failed: None,
+        });
+        let table = Self { places, waiting: Arc::default(), topics: RwLock::default(), flush };
+        let ext_topics = list(&*table.places.disk.vfs, &table.places.root.join(EXT_DIR))?;
+        for (dir, kind) in [(SIMPLE_DIR, QueueKind::Simple), (BATCH_DIR, QueueKind::Batch)] {
+            table.load_kind(dir, kind, &ext_topics)?;
+        }
+        Ok(table)
+    }
+
+    fn load_kind(&self, dir: &str, kind: QueueKind, ext_topics: &[DirEntry]) -> Result<()> {
+        let vfs = &*self.places.disk.vfs;
+        let dir = self.places.root.join(dir);
+        for topic in list(vfs, &dir)?.into_iter().filter(|entry| entry.is_dir) {
+            let Ok(name) = TopicName::new(&topic.name) else { continue };
+            let has_ext = ext_topics.binary_search_by(|e| e.name.as_str().cmp(&topic.name)).is_ok();
+            let topic_dir = dir.join(&topic.name);
+            for queue in list(vfs, &topic_dir)?.into_iter().filter(|entry| entry.is_dir) {
+                let Some(id) = queue_id(&queue.name) else { continue };
+                let key = QueueKey { topic: name.clone(), id };
+                let path = topic_dir.join(&queue.name);
+                let listing = list(vfs, &path)?;
+                if self.get(&key.topic, id).is_some() {
+                    if listing.is_empty() {
+                        continue;
+                    }
+                    return Err(Error::ForeignFile { path, expected: "queue that consumequeue/ lacks" });
+                }
+                let state = self.places.load_state(&key, kind, &listing, has_ext)?;
+                self.insert(Queue::new(key, state, Arc::clone(&self.waiting)));
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&self, queue: Arc<Queue>) {
+        let mut topics = self.topics.write();
+        let queues = topics.entry(queue.key().topic.clone()).or_default();
+        let place = queues.partition_point(|other| other.key().id < queue.key().id);
+        queues.insert(place, queue);
     }
 
     /// The queue, if it exists.
     pub(crate) fn get(&self, topic: &str, id: QueueId) -> Option<Arc<Queue>> {
-        todo!()
+        find(self.topics.read().get(topic)?, id).cloned()
     }
 
     /// The queue; made in memory when it does not exist. An existing one keeps its kind.
     pub(crate) fn get_or_create(&self, topic: &TopicName, id: QueueId, kind: QueueKind) -> Arc<Queue> {
-        todo!()
+        if let Some(queue) = self.get(topic, id) {
+            return queue;
+        }
+        let key = QueueKey { topic: topic.clone(), id };
+        let state = self.places.new_state(&key, kind);
+        let queue = Queue::new(key, state, Arc::clone(&self.waiting));
+        let mut topics = self.topics.write();
+        let queues = topics.entry(topic.clone()).or_default();
+        // Another thread may have made it meanwhile.
+        if let Some(queue) = find(queues, id) {
+            return Arc::clone(queue);
+        }
+        let place = queues.partition_point(|other| other.key().id < id);
+        queues.insert(place, Arc::clone(&queue));
+        queue
     }
 
     /// Every queue, by topic and number.
     pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
-        todo!()
+        let mut all: Vec<_> = self.topics.read().values().flatten().cloned().collect();
+        all.sort_by(|a, b| a.key().cmp(b.key()));
+        all
+    }
+
+    /// The numbers of a topic's queues, ascending.
+    pub(crate) fn ids(&self, topic: &str) -> Vec<QueueId> {
+        self.topics
+            .read()
+            .get(topic)
+            .map(|queues| queues.iter().map(|q| q.key().id).collect())
+            .unwrap_or_default()
+    }
+
+    /// How many topics begin with `prefix`; `%LMQ%` queues have a limit.
+    pub(crate) fn count_topics(&self, prefix: &str) -> usize {
+        self.topics.read().keys().filter(|topic| topic.starts_with(prefix)).count()
     }
 
     /// Recovers every queue.
     pub(crate) fn recover(&self) -> Result<()> {
-        todo!()
+        self.queues().iter().try_for_each(|queue| queue.recover())
     }
 
     /// Removes a topic's queues with their files.
     pub(crate) fn remove_topic(&self, topic: &str) -> Result<()> {
-        todo!()
+        let Some((name, queues)) = self.topics.write().remove_entry(topic) else { return Ok(()) };
+        queues.iter().try_for_each(|queue| queue.remove())?;
+        let vfs = &*self.places.disk.vfs;
+        for dir in [SIMPLE_DIR, EXT_DIR, BATCH_DIR] {
+            let kind_dir = self.places.root.join(dir);
+            let dir = kind_dir.join(name.as_str());
+            if vfs.stat(&dir).map_err(Error::io("look at", &dir))?.is_some() {
+                // What is not ours stays, and its directory with it.
+                if list(vfs, &dir)?.is_empty() {
+                    vfs.remove_dir(&dir).map_err(Error::io("remove", &dir))?;
+                }
+                vfs.sync_dir(&kind_dir).map_err(Error::io("sync", &kind_dir))?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes every queue with its files.
     pub(crate) fn remove_all(&self) -> Result<()> {
-        todo!()
+        let topics: Vec<_> = self.topics.read().keys().cloned().collect();
+        topics.iter().try_for_each(|topic| self.remove_topic(topic))
     }
 
     /// The greatest log offset that any queue reaches.
     pub(crate) fn max_physical(&self) -> PhysicalOffset {
-        todo!()
+        let topics = self.topics.read();
+        topics.values().flatten().map(|queue| queue.max_physical()).max().unwrap_or_default()
     }
 
     /// Bytes of entries that wait in memory.
     pub(crate) fn pending_bytes(&self) -> usize {
-        todo!()
+        self.waiting.bytes.load(Ordering::Relaxed)
     }
 
-    /// Writes every waiting entry through its file.
+    /// Writes every waiting entry through its file. After an error the queues that were not written still wait.
     pub(crate) fn write_out(&self) -> Result<()> {
-        todo!()
+        let list = std::mem::take(&mut *self.waiting.unwritten.lock());
+        let mut outcome = Ok(());
+        for queue in list.iter().filter_map(std::sync::Weak::upgrade) {
+            // The rest is tried too: another queue's file may have the space already.
+            outcome = outcome.and(queue.write_out());
+        }
+        outcome
     }
 
     /// One turn of the flush thread at `now` (monotonic): writes out, and syncs what RocketMQ's timers say, or all
-    /// with `force`.
+    /// with `force`. After a failed sync every later turn fails as well.
     pub(crate) fn flush_step(&self, now: Duration, force: bool) -> Result<QueueFlush> {
-        todo!()
+        let mut timers = self.flush.lock();
+        let since = |last: Option<Duration>| last.map_or(Duration::MAX, |last| now.saturating_sub(last));
+        if !force && since(timers.last_turn) < timers.interval {
+            return Ok(QueueFlush::default());
+        }
+        if let Some(why) = &timers.failed {
+            return Err(Error::Poisoned { at: PhysicalOffset::ZERO, why: why.clone() });
+        }
+        let thorough = force || since(timers.last_thorough) >= timers.thorough_interval;
+        self.write_out()?;
+        timers.last_turn = Some(now);
+        match self.sync(if thorough { 0 } else { timers.least_pages }) {
+            Ok(files) => {
+                timers.last_thorough = if thorough { Some(now) } else { timers.last_thorough };
+                Ok(QueueFlush { files, thorough })
+            }
+            Err(error) => {
+                timers.failed = Some(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    fn sync(&self, least: u64) -> Result<usize> {
+        let listed = std::mem::take(&mut *self.waiting.unsynced.lock());
+        let due: Vec<(Arc<Queue>, Vec<SyncPoint>)> = listed
+            .iter()
+            .filter_map(std::sync::Weak::upgrade)
+            .filter_map(|queue| queue.sync_points(least).map(|points| (queue, points)))
+            .collect();
+        let points = || due.iter().flat_map(|(_, points)| points);
+        let files = points().map(|point| point.files.len()).sum();
+        let outcome = if files > SYNC_EACH {
+            let root = &self.places.root;
+            self.places.disk.vfs.sync_all(root).map_err(Error::io("sync", root))
+        } else {
+            points().try_for_each(|point| self.reach(point))
+        };
+        for (queue, points) in due {
+            queue.synced(points, outcome.is_ok());
+        }
+        outcome.map(|()| files)
+    }
+
+    fn reach(&self, point: &SyncPoint) -> Result<()> {
+        for slot in &point.files {
+            let table = self.places.disk.table(slot)?;
+            table.backing().sync(0..table.len()).map_err(Error::io("sync", &slot.path))?;
+        }
+        match &point.dir {
+            // A directory that was never made, or that a removed topic had.
+            Some(dir) if self.places.disk.vfs.stat(dir).map_err(Error::io("look at", dir))?.is_some() => {
+                self.places.disk.vfs.sync_dir(dir).map_err(Error::io("sync", dir))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Files of queues that are mapped now.
+    #[cfg(test)]
+    pub(super) fn mapped_files(&self) -> usize {
+        self.places.disk.mapped()
+    }
+}
+
+fn list(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<DirEntry>> {
+    vfs.list(dir).map_err(Error::io("list", dir))
+}
+
+fn find(queues: &[Arc<Queue>], id: QueueId) -> Option<&Arc<Queue>> {
+    // Queues are numbered from 0 without gaps, as a rule.
+    let guess = usize::try_from(id.0).ok().and_then(|i| queues.get(i)).filter(|queue| queue.key().id == id);
+    guess
+        .or_else(|| queues.binary_search_by_key(&id, |queue| queue.key().id).ok().and_then(|i| queues.get(i)))
+}
+
+/// A queue number as a directory is named by it: decimal, without sign or leading zeros.
+fn queue_id(name: &str) -> Option<QueueId> {
+    let id: i32 = name.parse().ok()?;
+    (id >= 0 && id.to_string() == name).then_some(QueueId(id))
+}
+
+/// A short hash for topic names, which only an administrator chooses.
+#[derive(Debug, Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        const MULTIPLIER: u64 = 0x517c_c1b7_2722_0a95;
+        let mut step = |word: u64| self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(MULTIPLIER);
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            step(u64::from_be_bytes(*word));
+        }
+        for byte in rest {
+            step(u64::from(*byte));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        // The table looks at the upper bits as well as at the lower.
+        self.0 ^ self.0 >> 32
     }
 }
