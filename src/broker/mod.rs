@@ -1,1 +1,331 @@
-//! The broker: translates the wire into calls of the store.
+//! The broker: RocketMQ's request codes over the store.
+//!
+//! Owns the boot and stop order, and the table from request code to the file that answers it; each concern has one
+//! file. Invariants: a name was checked by [`names`] before it is kept or becomes a file, every request that is not
+//! one-way gets exactly one reply (or is held by `hold`), and nothing here blocks on the disk but boot and stop.
+//! Called by the command line and by tests.
+
+mod admin;
+mod clients;
+mod config;
+mod groups;
+mod json;
+mod names;
+mod offsets;
+mod register;
+#[path = "pending.rs"]
+mod store;
+mod topics;
+
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{runtime::Handle as Runtime, sync::watch};
+
+pub use config::{BrokerConfig, ConfigWarning};
+
+use crate::{
+    clock::{Clock, SystemClock},
+    error::{Error, Result},
+    remoting::{Command, Connection, FieldError, Limits, Server, Service, codes::response},
+    types::{QueueOffset, StoreTimestamp},
+    vfs::{OsVfs, Vfs},
+};
+
+use store::Store;
+use {
+    clients::Clients,
+    config::Live,
+    groups::Groups,
+    json::{ConfigFile, Json},
+    offsets::Offsets,
+    register::Register,
+    topics::Topics,
+};
+
+/// Why a request is not answered with success: RocketMQ's response code and a remark for the user.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) code: i32,
+    pub(crate) remark: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: i32, remark: impl Into<String>) -> Self {
+        Self { code, remark: remark.into() }
+    }
+}
+
+impl From<FieldError> for Refusal {
+    fn from(error: FieldError) -> Self {
+        Self::new(response::SYSTEM_ERROR, error.to_string())
+    }
+}
+
+impl From<crate::Error> for Refusal {
+    fn from(error: crate::Error) -> Self {
+        Self::new(response::SYSTEM_ERROR, error.to_string())
+    }
+}
+
+/// How a request code is served.
+#[derive(Clone, Copy)]
+pub(crate) enum Route {
+    /// Answered before the function returns.
+    Answer(fn(&Arc<Broker>, &Arc<Connection>, &Command) -> Result<Command, Refusal>),
+    /// Takes the request and replies by [`Broker::reply`], now or later.
+    Take(fn(&Arc<Broker>, &Arc<Connection>, Command)),
+    /// Like `Take`, for all requests of this code that one read brought, in their order.
+    Batch(fn(&Arc<Broker>, &Arc<Connection>, Vec<Command>)),
+}
+
+/// Every code that the broker serves; a code stands in one of these tables only.
+const ROUTES: &[&[(i32, Route)]] =
+    &[topics::ROUTES, groups::ROUTES, offsets::ROUTES, clients::ROUTES, admin::ROUTES];
+
+fn route(code: i32) -> Option<Route> {
+    ROUTES.iter().flat_map(|table| table.iter()).find(|(of, _)| *of == code).map(|(_, route)| *route)
+}
+
+/// A running broker. Shared by every connection and timer.
+pub struct Broker {
+    pub(crate) config: BrokerConfig,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) runtime: Runtime,
+    /// When this broker started.
+    pub(crate) boot_time: StoreTimestamp,
+    /// What goes into each record as the host that stored it: `brokerIP1:listenPort`.
+    pub(crate) store_host: SocketAddr,
+    pub(crate) topics: Topics,
+    pub(crate) groups: Groups,
+    pub(crate) offsets: Offsets,
+    pub(crate) clients: Clients,
+    pub(crate) register: Register,
+    /// The settings that may change while it runs.
+    pub(crate) live: Live,
+    /// Turns true once, when the broker stops.
+    stopping: watch::Sender<bool>,
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker")
+            .field("name", &self.config.name)
+            .field("at", &self.store_host)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// Sends the reply to `cmd`; nothing when it was one-way.
+    pub(crate) fn reply(conn: &Connection, cmd: &Command, reply: Result<Command, Refusal>) {
+        if cmd.is_oneway() {
+            if let Err(refusal) = reply {
+                tracing::debug!(
+                    code = cmd.code,
+                    refused = refusal.code,
+                    remark = refusal.remark,
+                    "one-way request"
+                );
+            }
+            return;
+        }
+        conn.send(reply.unwrap_or_else(|refusal| cmd.reply(refusal.code).with_remark(refusal.remark)));
+    }
+
+    /// A file below `config/` of the store.
+    pub(crate) fn config_file(&self, name: &str) -> Result<ConfigFile> {
+        ConfigFile::new(Arc::clone(&self.vfs), &self.config_dir(), name)
+    }
+
+    fn config_dir(&self) -> PathBuf {
+        self.config.store.path("config")
+    }
+
+    /// Runs `work` every `period` on the runtime until the broker stops. Its first run is one period from now.
+    pub(crate) fn every(self: &Arc<Self>, period: Duration, work: impl Fn(&Arc<Self>) + Send + 'static) {
+        let broker = Arc::clone(self);
+        let mut stopping = self.stopping.subscribe();
+        self.runtime.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(period) => work(&broker),
+                    _ = stopping.wait_for(|stop| *stop) => return,
+                }
+            }
+        });
+    }
+
+    /// Whether the first message of a queue still exists and probably lies in memory, so that a new consumer may
+    /// start from it whatever it prefers.
+    pub(crate) fn is_young_queue(&self, topic: &str, id: i32) -> bool {
+        let Some(queue) = self.store.find_queue(topic, id) else { return false };
+        self.store.min_offset(queue) <= QueueOffset::ZERO && self.store.max_offset(queue) > QueueOffset::ZERO
+    }
+
+    /// Whether the broker is stopping; loops of tasks end then.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+}
+
+/// The JSON body of a request.
+pub(crate) fn body(cmd: &Command) -> Result<Json, Refusal> {
+    Json::parse(&cmd.body.to_bytes())
+        .map_err(|why| Refusal::new(response::SYSTEM_ERROR, format!("the body is no JSON: {why}")))
+}
+
+/// The service behind both ports.
+struct Door(Arc<Broker>);
+
+impl Service for Door {
+    fn serve(&self, conn: &Arc<Connection>, batch: Vec<Command>) {
+        let mut batch = batch.into_iter().peekable();
+        while let Some(cmd) = batch.next() {
+            match route(cmd.code) {
+                Some(Route::Answer(answer)) => Broker::reply(conn, &cmd, answer(&self.0, conn, &cmd)),
+                Some(Route::Take(take)) => take(&self.0, conn, cmd),
+                Some(Route::Batch(take)) => {
+                    let code = cmd.code;
+                    let mut run = vec![cmd];
+                    while let Some(next) = batch.next_if(|next| next.code == code) {
+                        run.push(next);
+                    }
+                    take(&self.0, conn, run);
+                }
+                None => Broker::reply(
+                    conn,
+                    &cmd,
+                    Err(Refusal::new(
+                        response::REQUEST_CODE_NOT_SUPPORTED,
+                        format!("request code {} is not supported by this broker", cmd.code),
+                    )),
+                ),
+            }
+        }
+    }
+
+    fn closed(&self, conn: &Arc<Connection>) {
+        self.0.client_gone(conn);
+    }
+}
+
+/// The tables that outlive a restart, read before the first connection.
+struct State {
+    topics: Topics,
+    groups: Groups,
+    offsets: Offsets,
+}
+
+fn load_state(
+    config: &BrokerConfig,
+    vfs: &Arc<dyn Vfs>,
+    store: &Store,
+    now: StoreTimestamp,
+) -> Result<State> {
+    let dir = config.store.path("config");
+    let file = |name| ConfigFile::new(Arc::clone(vfs), &dir, name);
+    let offsets = Offsets::load(file("consumerOffset.json")?, now)?;
+    offsets.clamp(|topic, id| {
+        store.find_queue(topic, id).map_or(QueueOffset::ZERO, |queue| store.max_offset(queue))
+    });
+    Ok(State {
+        topics: Topics::load(file("topics.json")?, config, now)?,
+        groups: Groups::load(file("subscriptionGroup.json")?, now)?,
+        offsets,
+    })
+}
+
+/// A broker that serves, until [`Running::stop`].
+#[derive(Debug)]
+pub struct Running {
+    broker: Arc<Broker>,
+    servers: Vec<Server>,
+}
+
+impl Running {
+    /// Opens the store, reads the tables, listens, and registers with the name servers. Must be called within a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// What the store, a table or a port says.
+    pub async fn start(config: BrokerConfig) -> Result<Self> {
+        Self::start_with(config, Arc::new(OsVfs), Arc::new(SystemClock::new())).await
+    }
+
+    /// As [`Running::start`], over another file system or clock.
+    ///
+    /// # Errors
+    /// As [`Running::start`].
+    pub async fn start_with(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<Self> {
+        config.validate()?;
+        let broker = Arc::new(open(config, vfs, clock)?);
+        let limits = Limits { idle: Duration::from_secs(broker.config.max_idle_s), ..Limits::default() };
+        let mut servers = Vec::new();
+        // Older clients and replicas talk to the second port; both serve everything.
+        for port in [broker.config.port, broker.config.port - 2] {
+            let at = SocketAddr::new(broker.config.bind, port);
+            let door = Arc::new(Door(Arc::clone(&broker)));
+            let server = Server::bind(at, door, limits.clone()).await;
+            servers.push(server.map_err(Error::io("listen on", at.to_string()))?);
+        }
+        start_timers(&broker);
+        Register::start(&broker);
+        broker.register.all().wait(Duration::from_secs(2)).await;
+        Ok(Self { broker, servers })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.broker.config.address()
+    }
+
+    /// Leaves the name servers, lets answers go out, saves the tables and closes the store.
+    ///
+    /// # Errors
+    /// What the store or a table says; everything was tried.
+    pub async fn stop(self) -> Result<()> {
+        let broker = self.broker;
+        broker.register.unregister(&broker.config).await;
+        broker.stopping.send_replace(true);
+        for server in self.servers {
+            server.shutdown().await;
+        }
+        let saved = broker.offsets.save(broker.clock.now());
+        let close = Arc::clone(&broker);
+        let closed = broker.runtime.spawn_blocking(move || close.store.close()).await;
+        let closed = closed.unwrap_or(Err(Error::Closed));
+        saved.and(closed)
+    }
+}
+
+fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<Broker> {
+    let boot_time = clock.now();
+    let store = Store::open_with(config.store.clone(), Arc::clone(&vfs), Arc::clone(&clock))?;
+    let State { topics, groups, offsets } = load_state(&config, &vfs, &store, boot_time)?;
+    let ip = config.address();
+    let store_host = ip.parse().unwrap_or(SocketAddr::new(config.bind, config.port));
+    Ok(Broker {
+        store,
+        clock,
+        vfs,
+        runtime: Runtime::current(),
+        boot_time,
+        store_host,
+        topics,
+        groups,
+        offsets,
+        clients: Clients::default(),
+        register: Register::new(config.name_servers.clone()),
+        live: Live::new(&config),
+        stopping: watch::Sender::new(false),
+        config,
+    })
+}
+
+fn start_timers(broker: &Arc<Broker>) {
+    broker.every(Duration::from_millis(broker.config.save_offsets_ms), |broker| broker.save_offsets());
+    broker.every(Duration::from_secs(10), |broker| broker.expire_clients());
+}

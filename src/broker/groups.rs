@@ -1,0 +1,346 @@
+//! Subscription groups: `subscriptionGroup.json`, creation on first use, and the requests that change them.
+//!
+//! Owns the table from group to [`GroupConfig`]; names in it passed [`names::is_group`]. Called by pull, retry and the
+//! client table.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use parking_lot::RwLock;
+
+use super::{
+    Broker, Refusal, Route,
+    json::{ConfigFile, DataVersion, Json},
+    names, topics,
+};
+use crate::{
+    error::Result,
+    remoting::{
+        Command, Connection,
+        codes::{request, response},
+    },
+    types::StoreTimestamp,
+};
+
+/// Groups that a RocketMQ broker has before the first client comes.
+const SYSTEM_GROUPS: &[&str] = &[
+    "TOOLS_CONSUMER",
+    "FILTERSRV_CONSUMER",
+    "SELF_TEST_C_GROUP",
+    "CID_ONS-HTTP-PROXY",
+    "CID_ONSAPI_PULL",
+    "CID_ONSAPI_PERMISSION",
+    "CID_ONSAPI_OWNER",
+    "CID_RMQ_SYS_TRANS",
+];
+
+/// What the broker knows of a consumer group.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GroupConfig {
+    pub(crate) name: String,
+    pub(crate) consume_enable: bool,
+    pub(crate) consume_from_min_enable: bool,
+    pub(crate) consume_broadcast_enable: bool,
+    pub(crate) consume_message_orderly: bool,
+    pub(crate) retry_queue_nums: i32,
+    pub(crate) retry_max_times: i32,
+    pub(crate) broker_id: i64,
+    pub(crate) which_broker_when_consume_slowly: i64,
+    pub(crate) notify_consumer_ids_changed: bool,
+    pub(crate) group_sys_flag: i32,
+    pub(crate) consume_timeout_minute: i32,
+    pub(crate) attributes: BTreeMap<String, String>,
+    /// `groupRetryPolicy`, kept as it came.
+    retry_policy: Json,
+    /// Fields that this broker does not know, kept as they came.
+    others: Vec<(Json, Json)>,
+}
+
+const KNOWN_FIELDS: &[&str] = &[
+    "attributes",
+    "brokerId",
+    "consumeBroadcastEnable",
+    "consumeEnable",
+    "consumeFromMinEnable",
+    "consumeMessageOrderly",
+    "consumeTimeoutMinute",
+    "groupName",
+    "groupRetryPolicy",
+    "groupSysFlag",
+    "notifyConsumerIdsChangedEnable",
+    "retryMaxTimes",
+    "retryQueueNums",
+    "whichBrokerWhenConsumeSlowly",
+];
+
+impl GroupConfig {
+    /// A group with RocketMQ's defaults.
+    pub(crate) fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            consume_enable: true,
+            consume_from_min_enable: true,
+            consume_broadcast_enable: true,
+            consume_message_orderly: false,
+            retry_queue_nums: 1,
+            retry_max_times: 16,
+            broker_id: 0,
+            which_broker_when_consume_slowly: 1,
+            notify_consumer_ids_changed: true,
+            group_sys_flag: 0,
+            consume_timeout_minute: 15,
+            attributes: BTreeMap::new(),
+            retry_policy: Json::map([("type", Json::from("CUSTOMIZED"))]),
+            others: Vec::new(),
+        }
+    }
+
+    /// As `subscriptionGroup.json` and the wire have it.
+    pub(crate) fn to_json(&self) -> Json {
+        let attributes = self.attributes.iter().map(|(k, v)| (k.as_str(), Json::from(v.as_str())));
+        let mut pairs = vec![
+            (Json::from("attributes"), Json::map(attributes)),
+            ("brokerId".into(), self.broker_id.into()),
+            ("consumeBroadcastEnable".into(), self.consume_broadcast_enable.into()),
+            ("consumeEnable".into(), self.consume_enable.into()),
+            ("consumeFromMinEnable".into(), self.consume_from_min_enable.into()),
+            ("consumeMessageOrderly".into(), self.consume_message_orderly.into()),
+            ("consumeTimeoutMinute".into(), self.consume_timeout_minute.into()),
+            ("groupName".into(), self.name.as_str().into()),
+            ("groupRetryPolicy".into(), self.retry_policy.clone()),
+            ("groupSysFlag".into(), self.group_sys_flag.into()),
+            ("notifyConsumerIdsChangedEnable".into(), self.notify_consumer_ids_changed.into()),
+            ("retryMaxTimes".into(), self.retry_max_times.into()),
+            ("retryQueueNums".into(), self.retry_queue_nums.into()),
+            ("whichBrokerWhenConsumeSlowly".into(), self.which_broker_when_consume_slowly.into()),
+        ];
+        pairs.extend(self.others.iter().cloned());
+        Json::Map(pairs)
+    }
+
+    /// Reads what [`GroupConfig::to_json`] wrote, or Java; missing fields get the defaults.
+    pub(crate) fn from_json(json: &Json) -> Option<Self> {
+        let plain = Self::new(json.text_of("groupName").filter(|name| names::is_group(name))?);
+        let attributes = json.get("attributes").map(Json::pairs).unwrap_or_default();
+        let known = |key: &Json| key.text().is_some_and(|key| KNOWN_FIELDS.contains(&key));
+        Some(Self {
+            consume_enable: json.bool_of("consumeEnable").unwrap_or(plain.consume_enable),
+            consume_from_min_enable: json
+                .bool_of("consumeFromMinEnable")
+                .unwrap_or(plain.consume_from_min_enable),
+            consume_broadcast_enable: json
+                .bool_of("consumeBroadcastEnable")
+                .unwrap_or(plain.consume_broadcast_enable),
+            consume_message_orderly: json
+                .bool_of("consumeMessageOrderly")
+                .unwrap_or(plain.consume_message_orderly),
+            retry_queue_nums: json.i32_of("retryQueueNums").unwrap_or(plain.retry_queue_nums),
+            retry_max_times: json.i32_of("retryMaxTimes").unwrap_or(plain.retry_max_times),
+            broker_id: json.int_of("brokerId").unwrap_or(plain.broker_id),
+            which_broker_when_consume_slowly: json
+                .int_of("whichBrokerWhenConsumeSlowly")
+                .unwrap_or(plain.which_broker_when_consume_slowly),
+            notify_consumer_ids_changed: json
+                .bool_of("notifyConsumerIdsChangedEnable")
+                .unwrap_or(plain.notify_consumer_ids_changed),
+            group_sys_flag: json.i32_of("groupSysFlag").unwrap_or(plain.group_sys_flag),
+            consume_timeout_minute: json
+                .i32_of("consumeTimeoutMinute")
+                .unwrap_or(plain.consume_timeout_minute),
+            attributes: attributes
+                .iter()
+                .filter_map(|(k, v)| Some((k.text()?.to_owned(), v.text()?.to_owned())))
+                .collect(),
+            retry_policy: json.get("groupRetryPolicy").cloned().unwrap_or(plain.retry_policy.clone()),
+            others: json.pairs().iter().filter(|(key, _)| !known(key)).cloned().collect(),
+            ..plain
+        })
+    }
+}
+
+/// The table of groups.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    table: RwLock<Table>,
+    file: ConfigFile,
+}
+
+#[derive(Debug)]
+struct Table {
+    groups: HashMap<String, Arc<GroupConfig>>,
+    /// `forbiddenTable`, kept as it came.
+    forbidden: Json,
+    version: DataVersion,
+}
+
+impl Groups {
+    /// Reads `subscriptionGroup.json` and adds the system's groups that it lacks.
+    pub(crate) fn load(file: ConfigFile, now: StoreTimestamp) -> Result<Self> {
+        let mut table = file.load(read_table)?.unwrap_or_else(|| Table {
+            groups: HashMap::new(),
+            forbidden: Json::Map(Vec::new()),
+            version: DataVersion::new(now.get()),
+        });
+        for name in SYSTEM_GROUPS {
+            table.groups.entry((*name).into()).or_insert_with(|| Arc::new(GroupConfig::new(*name)));
+        }
+        let groups = Self { table: RwLock::new(table), file };
+        groups.save()?;
+        Ok(groups)
+    }
+
+    /// One group, without creating it.
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<GroupConfig>> {
+        self.table.read().groups.get(name).cloned()
+    }
+
+    /// Every group, by name, and the table's version.
+    pub(crate) fn all(&self) -> (Vec<Arc<GroupConfig>>, DataVersion) {
+        let table = self.table.read();
+        let mut groups: Vec<_> = table.groups.values().cloned().collect();
+        groups.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        (groups, table.version)
+    }
+
+    fn put(&self, group: GroupConfig, now: StoreTimestamp) -> bool {
+        let mut table = self.table.write();
+        if table.groups.get(&group.name).is_some_and(|old| **old == group) {
+            return false;
+        }
+        table.groups.insert(group.name.clone(), Arc::new(group));
+        table.version.step(now.get());
+        true
+    }
+
+    fn remove(&self, name: &str, now: StoreTimestamp) -> bool {
+        let mut table = self.table.write();
+        let removed = table.groups.remove(name).is_some();
+        if removed {
+            table.version.step(now.get());
+        }
+        removed
+    }
+
+    fn to_json(&self, groups: &[Arc<GroupConfig>]) -> Json {
+        let table = self.table.read();
+        Json::map([
+            ("dataVersion", table.version.to_json()),
+            ("forbiddenTable", table.forbidden.clone()),
+            (
+                "subscriptionGroupTable",
+                Json::map(groups.iter().map(|group| (group.name.as_str(), group.to_json()))),
+            ),
+        ])
+    }
+
+    /// Writes `subscriptionGroup.json` when anything changed.
+    pub(crate) fn save(&self) -> Result<()> {
+        self.file.save(&self.to_json(&self.all().0))
+    }
+}
+
+fn read_table(json: &Json) -> Result<Table, String> {
+    let pairs = json.get("subscriptionGroupTable").ok_or("no subscriptionGroupTable")?.pairs();
+    let mut groups = HashMap::new();
+    for (name, value) in pairs {
+        match GroupConfig::from_json(value) {
+            Some(group) => drop(groups.insert(group.name.clone(), Arc::new(group))),
+            None => tracing::warn!(?name, "subscriptionGroup.json names what cannot be a group: left out"),
+        }
+    }
+    let forbidden = json.get("forbiddenTable").cloned().unwrap_or(Json::Map(Vec::new()));
+    Ok(Table {
+        groups,
+        forbidden,
+        version: DataVersion::from_json(json.get("dataVersion")).unwrap_or_default(),
+    })
+}
+
+impl Broker {
+    /// The group `name`; created when that is allowed (`autoCreateSubscriptionGroup`, or a group of the system).
+    pub(crate) fn group(&self, name: &str) -> Option<Arc<GroupConfig>> {
+        if let Some(group) = self.groups.get(name) {
+            return Some(group);
+        }
+        if !names::is_group(name)
+            || !(self.live.auto_create_group.load(Relaxed) || SYSTEM_GROUPS.contains(&name))
+        {
+            return None;
+        }
+        tracing::info!(group = name, "group created by its first use");
+        self.put_group(GroupConfig::new(name));
+        self.groups.get(name)
+    }
+
+    fn put_group(&self, group: GroupConfig) {
+        if self.groups.put(group, self.clock.now()) {
+            self.save_groups();
+        }
+    }
+
+    fn save_groups(&self) {
+        if let Err(error) = self.groups.save() {
+            tracing::error!(%error, "subscriptionGroup.json not saved");
+        }
+    }
+}
+
+/// The codes that this file answers.
+pub(super) const ROUTES: &[(i32, Route)] = &[
+    (request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, Route::Answer(update_and_create)),
+    (request::DELETE_SUBSCRIPTIONGROUP, Route::Answer(delete)),
+    (request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG, Route::Answer(get_all)),
+    (request::GET_SUBSCRIPTIONGROUP_CONFIG, Route::Answer(get_one)),
+];
+
+fn update_and_create(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let json = super::body(cmd)?;
+    names::check_group(json.text_of("groupName").unwrap_or(""))?;
+    let group = GroupConfig::from_json(&json)
+        .ok_or_else(|| Refusal::new(response::INVALID_PARAMETER, "the body is no subscription group"))?;
+    let old = broker.groups.get(&group.name);
+    // The request carries changes (+name=value), the table values.
+    let changes: Vec<String> = group
+        .attributes
+        .iter()
+        .map(|(k, v)| if k.starts_with('-') { k.clone() } else { format!("{k}={v}") })
+        .collect();
+    let attributes =
+        topics::changed_attributes(old.as_ref().map(|group| &group.attributes), &changes.join(","))?;
+    broker.put_group(GroupConfig { attributes, ..group });
+    Ok(cmd.reply(response::SUCCESS))
+}
+
+fn delete(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let name = cmd.fields.text("groupName")?;
+    names::check_group(name)?;
+    if broker.groups.remove(name, broker.clock.now()) {
+        broker.save_groups();
+    }
+    if cmd.fields.optional("cleanOffset")?.unwrap_or(false) {
+        broker.offsets.remove_group(name);
+    }
+    tracing::info!(group = name, "group deleted by request");
+    Ok(cmd.reply(response::SUCCESS))
+}
+
+fn get_all(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let (mut groups, _) = broker.groups.all();
+    let total = groups.len();
+    if let Some(first) = cmd.fields.optional::<usize>("groupSeq")? {
+        let count = cmd.fields.optional::<usize>("maxGroupNum")?.unwrap_or(2_000);
+        groups = groups.into_iter().skip(first).take(count).collect();
+    }
+    let body = broker.groups.to_json(&groups).compact();
+    Ok(cmd.reply(response::SUCCESS).with_field("totalGroupNum", total).with_body(body))
+}
+
+fn get_one(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let name = cmd.fields.text("group")?;
+    let group = broker.group(name).ok_or_else(|| {
+        Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, format!("no group {}", names::shorten(name)))
+    })?;
+    Ok(cmd.reply(response::SUCCESS).with_body(group.to_json().compact()))
+}

@@ -1,0 +1,116 @@
+//! What topics, groups and clients may be called.
+//!
+//! Names enter here from the network and the config files; what passes can be a directory name, a key of
+//! `consumerOffset.json` (`topic@group`) and a path component, and nothing else. Called by every table before it keeps
+//! a name.
+
+use crate::remoting::codes::response;
+
+use super::Refusal;
+
+/// The longest topic that a client may create.
+pub(crate) const MAX_TOPIC: usize = 127;
+/// The longest group, and the longest topic that the broker makes from one.
+pub(crate) const MAX_NAME: usize = 255;
+/// Where messages wait for their next try: `%RETRY%group`.
+pub(crate) const RETRY_PREFIX: &str = "%RETRY%";
+/// Where messages end after their last try: `%DLQ%group`.
+pub(crate) const DLQ_PREFIX: &str = "%DLQ%";
+/// The topic that automatically created ones inherit from.
+pub(crate) const DEFAULT_TOPIC: &str = "TBW102";
+/// Where delayed messages wait, one queue a level.
+pub(crate) const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
+/// Half messages of transactions.
+pub(crate) const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
+/// What became of them.
+pub(crate) const OP_HALF_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
+
+/// Topics that no client may create, change or delete.
+pub(crate) const SYSTEM_TOPICS: &[&str] = &[
+    DEFAULT_TOPIC,
+    SCHEDULE_TOPIC,
+    "BenchmarkTest",
+    HALF_TOPIC,
+    OP_HALF_TOPIC,
+    "RMQ_SYS_ROCKSDB_TRANS_HALF_TOPIC",
+    "RMQ_SYS_ROCKSDB_TRANS_OP_HALF_TOPIC",
+    "RMQ_SYS_TRACE_TOPIC",
+    "TRANS_CHECK_MAX_TIME_TOPIC",
+    "SELF_TEST_TOPIC",
+    "OFFSET_MOVED_EVENT",
+    "CHECKPOINT_TOPIC",
+    "rmq_sys_wheel_timer",
+];
+
+/// `%RETRY%group`.
+pub(crate) fn retry_topic(group: &str) -> String {
+    format!("{RETRY_PREFIX}{group}")
+}
+
+/// `%DLQ%group`.
+pub(crate) fn dlq_topic(group: &str) -> String {
+    format!("{DLQ_PREFIX}{group}")
+}
+
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'%' | b'|' | b'_' | b'-'))
+}
+
+/// Whether `name` may be a topic at all: of a client, of the system, or made from a group.
+pub(crate) fn is_topic(name: &str) -> bool {
+    let made = name.starts_with(RETRY_PREFIX) || name.starts_with(DLQ_PREFIX);
+    !name.is_empty() && name.len() <= (if made { MAX_NAME } else { MAX_TOPIC }) && is_plain(name)
+}
+
+/// Whether `name` may be a consumer or producer group.
+pub(crate) fn is_group(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME - RETRY_PREFIX.len() && is_plain(name)
+}
+
+/// Refuses what cannot be a topic.
+pub(crate) fn check_topic(name: &str) -> Result<(), Refusal> {
+    if is_topic(name) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        response::INVALID_PARAMETER,
+        format!("{:?} cannot be a topic: 1 to {MAX_TOPIC} characters of %|a-zA-Z0-9_-", shorten(name)),
+    ))
+}
+
+/// Refuses what cannot be a group.
+pub(crate) fn check_group(name: &str) -> Result<(), Refusal> {
+    if is_group(name) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        response::INVALID_PARAMETER,
+        format!(
+            "{:?} cannot be a group: 1 to {} characters of %|a-zA-Z0-9_-",
+            shorten(name),
+            MAX_NAME - RETRY_PREFIX.len()
+        ),
+    ))
+}
+
+/// A name from the network, cut for a remark.
+pub(crate) fn shorten(name: &str) -> String {
+    name.chars().take(160).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_is_a_path_or_splits_a_key() {
+        for bad in
+            ["", ".", "..", "a/b", "../x", "a\\b", "a@b", "a b", "a.b", "ü", "a\0", "a\n", &"x".repeat(128)]
+        {
+            assert!(!is_topic(bad), "{bad:?}");
+        }
+        assert!(!is_group("a@b") && !is_group("") && !is_group(&"x".repeat(249)));
+        assert!(is_topic(&"x".repeat(127)) && is_topic("a|b-c_d%e") && is_group(&"g".repeat(248)));
+        assert!(is_topic(&retry_topic(&"g".repeat(248))) && !is_topic(&retry_topic(&"g".repeat(249))));
+    }
+}

@@ -1,0 +1,332 @@
+//! Where each group stands in each queue: `consumerOffset.json`.
+//!
+//! Owns three tables of topic -> group -> queue -> offset: consumed (committed by clients), pulled (as seen by pulls)
+//! and reset (set by an administrator, taken by the next pull). Topics and groups in them exist or existed; a commit
+//! for others is refused. Saved every `flushConsumerOffsetInterval` and at stop, when changed. Called by pull, admin,
+//! and the requests here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    Broker, Refusal, Route,
+    json::{ConfigFile, DataVersion, Json},
+    names,
+};
+use crate::{
+    error::Result,
+    remoting::{
+        Command, Connection,
+        codes::{request, response},
+    },
+    types::{QueueOffset, StoreTimestamp},
+};
+
+/// Queue -> offset.
+pub(crate) type QueueOffsets = BTreeMap<i32, i64>;
+
+/// topic -> group -> queue -> offset. A lookup allocates nothing.
+#[derive(Debug, Default)]
+struct Table(HashMap<String, HashMap<String, QueueOffsets>>);
+
+impl Table {
+    fn get(&self, group: &str, topic: &str, queue: i32) -> Option<i64> {
+        self.0.get(topic)?.get(group)?.get(&queue).copied()
+    }
+
+    /// Sets an offset; what was there before.
+    fn set(&mut self, group: &str, topic: &str, queue: i32, offset: i64) -> Option<i64> {
+        if let Some(place) = self.0.get_mut(topic).and_then(|groups| groups.get_mut(group)) {
+            return place.insert(queue, offset);
+        }
+        self.0.entry(topic.into()).or_default().entry(group.into()).or_default().insert(queue, offset)
+    }
+
+    fn take(&mut self, group: &str, topic: &str, queue: i32) -> Option<i64> {
+        let queues = self.0.get_mut(topic)?.get_mut(group)?;
+        let taken = queues.remove(&queue);
+        if queues.is_empty() {
+            self.0.get_mut(topic)?.remove(group);
+        }
+        taken
+    }
+
+    fn remove_group(&mut self, group: &str) {
+        self.0.retain(|_, groups| {
+            groups.remove(group);
+            !groups.is_empty()
+        });
+    }
+
+    fn to_json(&self) -> Json {
+        let mut pairs = Vec::new();
+        for (topic, groups) in &self.0 {
+            for (group, queues) in groups {
+                let queues = queues.iter().map(|(queue, offset)| (*queue, Json::from(*offset)));
+                pairs.push((format!("{topic}@{group}"), Json::map(queues)));
+            }
+        }
+        pairs.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Json::map(pairs)
+    }
+
+    fn from_json(json: Option<&Json>) -> Self {
+        let mut table = Self::default();
+        for (key, queues) in json.map(Json::pairs).unwrap_or_default() {
+            let names = key.text().and_then(|key| key.split_once('@'));
+            let Some((topic, group)) =
+                names.filter(|(topic, group)| names::is_topic(topic) && names::is_group(group))
+            else {
+                tracing::warn!(?key, "consumerOffset.json names what cannot be a topic and group: left out");
+                continue;
+            };
+            for (queue, offset) in queues.pairs() {
+                let queue = queue.int().and_then(|queue| i32::try_from(queue).ok());
+                if let (Some(queue), Some(offset)) = (queue, offset.int()) {
+                    table.set(group, topic, queue, offset);
+                }
+            }
+        }
+        table
+    }
+}
+
+/// The offsets of all groups.
+#[derive(Debug)]
+pub(crate) struct Offsets {
+    tables: Mutex<Tables>,
+    file: ConfigFile,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    consumed: Table,
+    pulled: Table,
+    reset: Table,
+    version: DataVersion,
+    changed: bool,
+}
+
+impl Offsets {
+    /// Reads `consumerOffset.json`.
+    pub(crate) fn load(file: ConfigFile, now: StoreTimestamp) -> Result<Self> {
+        let tables = file.load(|json| {
+            json.get("offsetTable").ok_or("no offsetTable")?;
+            Ok(Tables {
+                consumed: Table::from_json(json.get("offsetTable")),
+                pulled: Table::from_json(json.get("pullOffsetTable")),
+                version: DataVersion::from_json(json.get("dataVersion")).unwrap_or_default(),
+                ..Tables::default()
+            })
+        })?;
+        let tables =
+            tables.unwrap_or_else(|| Tables { version: DataVersion::new(now.get()), ..Tables::default() });
+        Ok(Self { tables: Mutex::new(tables), file })
+    }
+
+    /// Takes back every offset beyond the end of its queue, which a log that was cut leaves behind: the consumer
+    /// would otherwise wait for messages that exist already under smaller numbers.
+    pub(crate) fn clamp(&self, end_of: impl Fn(&str, i32) -> QueueOffset) {
+        let mut tables = self.tables.lock();
+        let Tables { consumed, pulled, changed, .. } = &mut *tables;
+        for (topic, groups) in consumed.0.iter_mut().chain(&mut pulled.0) {
+            for (group, queues) in groups {
+                for (queue, offset) in queues {
+                    let end = end_of(topic, *queue).get();
+                    if *offset > end {
+                        tracing::warn!(
+                            topic,
+                            group,
+                            queue,
+                            offset,
+                            end,
+                            "offset beyond the end of its queue taken back"
+                        );
+                        *offset = end;
+                        *changed = true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The committed offset; `None` when the group never committed one.
+    pub(crate) fn query(&self, group: &str, topic: &str, queue: i32) -> Option<i64> {
+        let tables = self.tables.lock();
+        tables.reset.get(group, topic, queue).or_else(|| tables.consumed.get(group, topic, queue))
+    }
+
+    /// Commits an offset, forwards or back, as the client says.
+    pub(crate) fn commit(&self, group: &str, topic: &str, queue: i32, offset: i64) {
+        let mut tables = self.tables.lock();
+        let old = tables.consumed.set(group, topic, queue, offset);
+        if old != Some(offset) {
+            tables.changed = true;
+        }
+    }
+
+    /// Notes how far a group pulled.
+    pub(crate) fn note_pull(&self, group: &str, topic: &str, queue: i32, offset: i64) {
+        let mut tables = self.tables.lock();
+        let old = tables.pulled.set(group, topic, queue, offset);
+        if old != Some(offset) {
+            tables.changed = true;
+        }
+    }
+
+    /// How far a group pulled.
+    pub(crate) fn pulled(&self, group: &str, topic: &str, queue: i32) -> Option<i64> {
+        self.tables.lock().pulled.get(group, topic, queue)
+    }
+
+    /// Sets an offset for the group's next pull, whatever it asks for; also commits it.
+    pub(crate) fn reset(&self, group: &str, topic: &str, queue: i32, offset: i64) {
+        let mut tables = self.tables.lock();
+        tables.reset.set(group, topic, queue, offset);
+        tables.consumed.set(group, topic, queue, offset);
+        tables.changed = true;
+    }
+
+    /// Whether a reset waits for the group's next pull.
+    pub(crate) fn has_reset(&self, group: &str, topic: &str, queue: i32) -> bool {
+        self.tables.lock().reset.get(group, topic, queue).is_some()
+    }
+
+    /// Takes the reset that waits for the group's next pull.
+    pub(crate) fn take_reset(&self, group: &str, topic: &str, queue: i32) -> Option<i64> {
+        self.tables.lock().reset.take(group, topic, queue)
+    }
+
+    /// The committed offsets of a group in a topic.
+    pub(crate) fn queues(&self, group: &str, topic: &str) -> QueueOffsets {
+        let tables = self.tables.lock();
+        tables.consumed.0.get(topic).and_then(|groups| groups.get(group)).cloned().unwrap_or_default()
+    }
+
+    /// The topics in which a group committed, sorted.
+    pub(crate) fn topics_of(&self, group: &str) -> BTreeSet<String> {
+        let tables = self.tables.lock();
+        let with = tables.consumed.0.iter().filter(|(_, groups)| groups.contains_key(group));
+        with.map(|(topic, _)| topic.clone()).collect()
+    }
+
+    /// The groups that committed in a topic, sorted.
+    pub(crate) fn groups_of(&self, topic: &str) -> BTreeSet<String> {
+        let tables = self.tables.lock();
+        tables.consumed.0.get(topic).map(|groups| groups.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Forgets a topic.
+    pub(crate) fn remove_topic(&self, topic: &str) {
+        let mut tables = self.tables.lock();
+        let consumed = tables.consumed.0.remove(topic).is_some();
+        let pulled = tables.pulled.0.remove(topic).is_some();
+        tables.reset.0.remove(topic);
+        tables.changed |= consumed || pulled;
+    }
+
+    /// Forgets a group.
+    pub(crate) fn remove_group(&self, group: &str) {
+        let mut tables = self.tables.lock();
+        tables.consumed.remove_group(group);
+        tables.pulled.remove_group(group);
+        tables.reset.remove_group(group);
+        tables.changed = true;
+    }
+
+    /// As `consumerOffset.json` has it.
+    pub(crate) fn to_json(&self) -> Json {
+        let tables = self.tables.lock();
+        let mut by_group: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (topic, groups) in &tables.consumed.0 {
+            for group in groups.keys() {
+                by_group.entry(group).or_default().insert(topic);
+            }
+        }
+        let by_group = by_group
+            .into_iter()
+            .map(|(group, topics)| (group, Json::from(topics.into_iter().collect::<Vec<_>>())));
+        Json::map([
+            ("dataVersion", tables.version.to_json()),
+            ("groupTopicMap", Json::map(by_group)),
+            ("offsetTable", tables.consumed.to_json()),
+            ("pullOffsetTable", tables.pulled.to_json()),
+        ])
+    }
+
+    /// Writes `consumerOffset.json` when anything changed since the last time.
+    pub(crate) fn save(&self, now: StoreTimestamp) -> Result<()> {
+        {
+            let mut tables = self.tables.lock();
+            if !std::mem::take(&mut tables.changed) {
+                return Ok(());
+            }
+            tables.version.step(now.get());
+        }
+        self.file.save(&self.to_json()).inspect_err(|_| self.tables.lock().changed = true)
+    }
+}
+
+impl Broker {
+    /// Saves the offsets; a failure is told and tried again at the next turn.
+    pub(crate) fn save_offsets(&self) {
+        if let Err(error) = self.offsets.save(self.clock.now()) {
+            tracing::error!(%error, "consumerOffset.json not saved");
+        }
+    }
+}
+
+/// The codes that this file answers.
+pub(super) const ROUTES: &[(i32, Route)] = &[
+    (request::QUERY_CONSUMER_OFFSET, Route::Answer(query)),
+    (request::UPDATE_CONSUMER_OFFSET, Route::Answer(update)),
+    (request::GET_ALL_CONSUMER_OFFSET, Route::Answer(get_all)),
+];
+
+fn query(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let group = cmd.fields.text("consumerGroup")?;
+    let topic = cmd.fields.text("topic")?;
+    let queue: i32 = cmd.fields.parse("queueId")?;
+    let zero_if_none = cmd.fields.optional("setZeroIfNotFound")?.unwrap_or(true);
+    let offset = match broker.offsets.query(group, topic, queue) {
+        Some(offset) => offset,
+        // A group that starts on a young queue gets everything; on an old one the client's consumeFromWhere decides.
+        None if zero_if_none && broker.is_young_queue(topic, queue) => 0,
+        None => {
+            return Err(Refusal::new(
+                response::QUERY_NOT_FOUND,
+                format!("no offset of group {} yet", names::shorten(group)),
+            ));
+        }
+    };
+    Ok(cmd.reply(response::SUCCESS).with_field("offset", offset))
+}
+
+fn update(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let group = cmd.fields.text("consumerGroup")?;
+    let topic = cmd.fields.text("topic")?;
+    names::check_group(group)?;
+    names::check_topic(topic)?;
+    if !broker.topics.contains(topic) {
+        return Err(Refusal::new(response::TOPIC_NOT_EXIST, format!("no topic {topic}")));
+    }
+    if broker.group(group).is_none() {
+        return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, format!("no group {group}")));
+    }
+    let queue: i32 = cmd.fields.parse("queueId")?;
+    let offset: i64 = cmd.fields.parse("commitOffset")?;
+    if broker.offsets.has_reset(group, topic, queue) {
+        // The client does not know of the reset yet; its next pull will tell it.
+        return Ok(cmd.reply(response::SUCCESS).with_remark("the offset was reset meanwhile"));
+    }
+    broker.offsets.commit(group, topic, queue, offset);
+    Ok(cmd.reply(response::SUCCESS))
+}
+
+fn get_all(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    Ok(cmd.reply(response::SUCCESS).with_body(broker.offsets.to_json().compact()))
+}

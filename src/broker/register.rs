@@ -1,0 +1,239 @@
+//! The broker's entry with its name servers.
+//!
+//! Owns one outbox and one task per name server, so that a slow one delays no other and what one of them is told keeps
+//! its order. Everything is registered at boot and every `registerNameServerPeriod`, a changed topic at once and alone.
+//! Called by boot, stop, and the topic table.
+
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::{
+    Broker,
+    config::BrokerConfig,
+    json::{DataVersion, Json},
+    topics::{self, TopicConfig},
+};
+use crate::remoting::{
+    Client, Command,
+    codes::{request, response},
+};
+
+/// After a failure everything is tried again this soon.
+const RETRY: Duration = Duration::from_secs(3);
+/// How long stopping waits for name servers.
+const UNREGISTER: Duration = Duration::from_secs(3);
+
+/// What one name server is still to be told.
+#[derive(Debug, Default)]
+struct Pending {
+    all: bool,
+    topics: BTreeSet<String>,
+    /// Counts the calls that added something.
+    sequence: u64,
+}
+
+#[derive(Debug)]
+struct Outbox {
+    addr: String,
+    pending: Mutex<Pending>,
+    wake: Notify,
+    /// The sequence up to which the name server was told.
+    told: watch::Sender<u64>,
+}
+
+/// The outboxes of all name servers.
+#[derive(Debug)]
+pub(crate) struct Register {
+    outboxes: Vec<Arc<Outbox>>,
+}
+
+/// Resolves when the name servers know of a change, or after a bound.
+#[derive(Debug)]
+pub(crate) struct Told(Vec<(watch::Receiver<u64>, u64)>);
+
+impl Told {
+    pub(crate) async fn wait(self, bound: Duration) {
+        let all = async {
+            for (mut told, sequence) in self.0 {
+                // An error means that the task ended: the broker stops.
+                let _ = told.wait_for(|now| *now >= sequence).await;
+            }
+        };
+        if tokio::time::timeout(bound, all).await.is_err() {
+            tracing::warn!("a name server did not take a registration in time; it is tried again");
+        }
+    }
+}
+
+impl Register {
+    /// Outboxes for these name servers.
+    pub(crate) fn new(addrs: impl IntoIterator<Item = String>) -> Self {
+        let outbox = |addr| {
+            Arc::new(Outbox {
+                addr,
+                pending: Mutex::default(),
+                wake: Notify::new(),
+                told: watch::Sender::new(0),
+            })
+        };
+        Self { outboxes: addrs.into_iter().map(outbox).collect() }
+    }
+
+    fn tell(&self, change: impl Fn(&mut Pending)) -> Told {
+        let each = self.outboxes.iter().map(|outbox| {
+            let mut pending = outbox.pending.lock();
+            change(&mut pending);
+            pending.sequence += 1;
+            outbox.wake.notify_one();
+            (outbox.told.subscribe(), pending.sequence)
+        });
+        Told(each.collect())
+    }
+
+    /// Registers one topic everywhere.
+    pub(crate) fn topic_changed(&self, topic: &str) -> Told {
+        self.tell(|pending| drop(pending.topics.insert(topic.into())))
+    }
+
+    /// Registers everything everywhere.
+    pub(crate) fn all(&self) -> Told {
+        self.tell(|pending| pending.all = true)
+    }
+
+    /// Starts the tasks.
+    pub(crate) fn start(broker: &Arc<Broker>) {
+        for outbox in &broker.register.outboxes {
+            broker.runtime.spawn(run(Arc::clone(broker), Arc::clone(outbox)));
+        }
+    }
+
+    /// Takes the broker out of every name server that answers in time.
+    pub(crate) async fn unregister(&self, config: &BrokerConfig) {
+        let each = self.outboxes.iter().map(|outbox| {
+            let addr = outbox.addr.clone();
+            let cmd = identify(Command::request(request::UNREGISTER_BROKER), config);
+            tokio::spawn(async move {
+                let told = async { call(&mut None, &addr, cmd, UNREGISTER).await };
+                match tokio::time::timeout(UNREGISTER, told).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => tracing::warn!(addr, %error, "name server not told of the stop"),
+                    Err(_) => tracing::warn!(addr, "name server not told of the stop: no answer in time"),
+                }
+            })
+        });
+        for task in each.collect::<Vec<_>>() {
+            let _ = task.await;
+        }
+    }
+}
+
+async fn run(broker: Arc<Broker>, outbox: Arc<Outbox>) {
+    let period = Duration::from_millis(broker.config.register_period_ms);
+    let mut stopping = broker.stopping.subscribe();
+    let mut client = None;
+    let mut failed = false;
+    loop {
+        let wait = if failed { RETRY } else { period };
+        tokio::select! {
+            () = outbox.wake.notified(), if !failed => {}
+            () = tokio::time::sleep(wait) => outbox.pending.lock().all = true,
+            _ = stopping.wait_for(|stop| *stop) => return,
+        }
+        let Pending { all, topics, sequence } = {
+            let mut pending = outbox.pending.lock();
+            let sequence = pending.sequence;
+            Pending {
+                sequence,
+                ..std::mem::replace(&mut *pending, Pending { sequence, ..Pending::default() })
+            }
+        };
+        if !all && topics.is_empty() {
+            continue;
+        }
+        let cmd = registration(&broker, (!all).then_some(&topics));
+        let timeout = Duration::from_millis(broker.config.register_timeout_ms);
+        match call(&mut client, &outbox.addr, cmd, timeout).await {
+            Ok(_) => {
+                if std::mem::take(&mut failed) {
+                    tracing::info!(addr = outbox.addr, "registered with the name server again");
+                }
+                outbox.told.send_replace(sequence);
+            }
+            Err(error) => {
+                client = None;
+                outbox.pending.lock().all = true;
+                if !std::mem::replace(&mut failed, true) {
+                    tracing::warn!(addr = outbox.addr, %error, "not registered with the name server, trying on");
+                }
+            }
+        }
+    }
+}
+
+/// Calls a name server over the connection that is there, or a new one.
+async fn call(
+    client: &mut Option<Client>,
+    addr: &str,
+    cmd: Command,
+    timeout: Duration,
+) -> io::Result<Command> {
+    let open = match client.take().filter(|client| !client.is_closed()) {
+        Some(open) => open,
+        None => tokio::time::timeout(timeout, Client::connect(addr)).await.map_err(io::Error::from)??,
+    };
+    let answer = open.call(cmd, timeout).await.map_err(io::Error::other)?;
+    if answer.code != response::SUCCESS {
+        let remark = answer.remark.unwrap_or_default();
+        return Err(io::Error::other(format!("answered {}: {remark}", answer.code)));
+    }
+    *client = Some(open);
+    Ok(answer)
+}
+
+fn identify(cmd: Command, config: &BrokerConfig) -> Command {
+    cmd.with_field("brokerAddr", config.address())
+        .with_field("brokerId", config.broker_id)
+        .with_field("brokerName", &config.name)
+        .with_field("clusterName", &config.cluster)
+}
+
+/// REGISTER_BROKER with all topics, or only these.
+fn registration(broker: &Broker, only: Option<&BTreeSet<String>>) -> Command {
+    let (mut all, version) = broker.topics.all();
+    if let Some(only) = only {
+        all.retain(|topic| only.contains(&topic.name));
+    }
+    let allowed: Vec<Arc<TopicConfig>> = all.into_iter().map(|topic| permitted(broker, topic)).collect();
+    let body = Json::map([
+        ("filterServerList", Json::List(Vec::new())),
+        (
+            "topicConfigSerializeWrapper",
+            Json::map([
+                ("dataVersion", version.to_json()),
+                ("mappingDataVersion", DataVersion::new(broker.boot_time.get()).to_json()),
+                ("topicConfigTable", topics::table_json(&allowed)),
+                ("topicQueueMappingDetailMap", Json::Map(Vec::new())),
+                ("topicQueueMappingInfoMap", Json::Map(Vec::new())),
+            ]),
+        ),
+    ])
+    .compact();
+    identify(Command::request(request::REGISTER_BROKER), &broker.config)
+        .with_field("haServerAddr", broker.config.ha_address())
+        .with_field("enableActingMaster", false)
+        .with_field("compressed", false)
+        .with_field("bodyCrc32", crc32fast::hash(body.as_bytes()) & 0x7fff_ffff)
+        .with_body(body)
+}
+
+/// What the name servers are told of a topic: not more than the broker itself permits.
+fn permitted(broker: &Broker, topic: Arc<TopicConfig>) -> Arc<TopicConfig> {
+    let broker_perm = broker.live.permission.load(std::sync::atomic::Ordering::Relaxed);
+    let readable = topics::perm::is_readable(broker_perm);
+    if readable && topics::perm::is_writeable(broker_perm) {
+        return topic;
+    }
+    Arc::new(TopicConfig { perm: topic.perm & broker_perm, ..(*topic).clone() })
+}

@@ -1,0 +1,424 @@
+//! The topics of this broker: `topics.json`, the system's own at boot, creation by sends, by groups and by request.
+//!
+//! Owns the table from name to [`TopicConfig`]; names in it passed [`names::is_topic`]. A change is saved and registered
+//! with the name servers before the request that made it is answered. Called by every handler that takes a topic.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use parking_lot::RwLock;
+
+use super::{
+    Broker, Refusal, Route,
+    config::BrokerConfig,
+    json::{ConfigFile, DataVersion, Json},
+    names,
+};
+use crate::{
+    error::Result,
+    remoting::{
+        Command, Connection,
+        codes::{request, response},
+    },
+    types::StoreTimestamp,
+};
+
+/// Permission bits of topics and brokers.
+pub(crate) mod perm {
+    /// Topics may be created after this one.
+    pub(crate) const INHERIT: i32 = 1;
+    pub(crate) const WRITE: i32 = 1 << 1;
+    pub(crate) const READ: i32 = 1 << 2;
+    pub(crate) const ALL: i32 = READ | WRITE | INHERIT;
+
+    pub(crate) const fn is_readable(perm: i32) -> bool {
+        perm & READ != 0
+    }
+
+    pub(crate) const fn is_writeable(perm: i32) -> bool {
+        perm & WRITE != 0
+    }
+}
+
+/// Bit of a topic's system flag: made for consumers of unit mode.
+pub(crate) const SYS_FLAG_UNIT: i32 = 1;
+/// Bit of a topic's system flag: subscribed to by consumers of unit mode.
+pub(crate) const SYS_FLAG_UNIT_SUB: i32 = 1 << 1;
+/// No topic has more queues than this: each costs files and memory.
+const MAX_QUEUES: i32 = 65_536;
+
+/// What the broker knows of a topic.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TopicConfig {
+    pub(crate) name: String,
+    pub(crate) read_queues: i32,
+    pub(crate) write_queues: i32,
+    pub(crate) perm: i32,
+    pub(crate) filter_type: String,
+    pub(crate) sys_flag: i32,
+    pub(crate) order: bool,
+    pub(crate) attributes: BTreeMap<String, String>,
+}
+
+impl TopicConfig {
+    /// A topic with as many queues to read as to write.
+    pub(crate) fn new(name: impl Into<String>, queues: i32, perm: i32) -> Self {
+        Self {
+            name: name.into(),
+            read_queues: queues,
+            write_queues: queues,
+            perm,
+            filter_type: "SINGLE_TAG".into(),
+            sys_flag: 0,
+            order: false,
+            attributes: BTreeMap::new(),
+        }
+    }
+
+    /// As `topics.json` and the wire have it.
+    pub(crate) fn to_json(&self) -> Json {
+        let attributes = self.attributes.iter().map(|(k, v)| (k.as_str(), Json::from(v.as_str())));
+        Json::map([
+            ("attributes", Json::map(attributes)),
+            ("order", self.order.into()),
+            ("perm", self.perm.into()),
+            ("readQueueNums", self.read_queues.into()),
+            ("topicFilterType", self.filter_type.as_str().into()),
+            ("topicName", self.name.as_str().into()),
+            ("topicSysFlag", self.sys_flag.into()),
+            ("writeQueueNums", self.write_queues.into()),
+        ])
+    }
+
+    /// Reads what [`TopicConfig::to_json`] wrote, or Java; missing fields get Java's defaults.
+    pub(crate) fn from_json(json: &Json) -> Option<Self> {
+        let name = json.text_of("topicName").filter(|name| names::is_topic(name))?;
+        let queues = |key| json.i32_of(key).filter(|n| (0..=MAX_QUEUES).contains(n)).unwrap_or(16);
+        let attributes = json.get("attributes").map(Json::pairs).unwrap_or_default();
+        Some(Self {
+            read_queues: queues("readQueueNums"),
+            write_queues: queues("writeQueueNums"),
+            perm: json.i32_of("perm").unwrap_or(perm::READ | perm::WRITE),
+            filter_type: json.text_of("topicFilterType").unwrap_or("SINGLE_TAG").into(),
+            sys_flag: json.i32_of("topicSysFlag").unwrap_or(0),
+            order: json.bool_of("order").unwrap_or(false),
+            attributes: attributes
+                .iter()
+                .filter_map(|(k, v)| Some((k.text()?.to_owned(), v.text()?.to_owned())))
+                .collect(),
+            ..Self::new(name, 0, 0)
+        })
+    }
+}
+
+/// The table of topics.
+#[derive(Debug)]
+pub(crate) struct Topics {
+    table: RwLock<Table>,
+    file: ConfigFile,
+}
+
+#[derive(Debug)]
+struct Table {
+    topics: HashMap<String, Arc<TopicConfig>>,
+    version: DataVersion,
+}
+
+impl Topics {
+    /// Reads `topics.json` and adds the system's topics that it lacks.
+    pub(crate) fn load(file: ConfigFile, config: &BrokerConfig, now: StoreTimestamp) -> Result<Self> {
+        let mut table = file
+            .load(read_table)?
+            .unwrap_or_else(|| Table { topics: HashMap::new(), version: DataVersion::new(now.get()) });
+        for topic in system_topics(config) {
+            let fixed = matches!(topic.name.as_str(), names::DEFAULT_TOPIC | names::SCHEDULE_TOPIC);
+            if fixed || !table.topics.contains_key(&topic.name) {
+                table.topics.insert(topic.name.clone(), Arc::new(topic));
+            }
+        }
+        let topics = Self { table: RwLock::new(table), file };
+        topics.save()?;
+        Ok(topics)
+    }
+
+    /// One topic.
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<TopicConfig>> {
+        self.table.read().topics.get(name).cloned()
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.table.read().topics.contains_key(name)
+    }
+
+    /// Every topic, by name, and the table's version.
+    pub(crate) fn all(&self) -> (Vec<Arc<TopicConfig>>, DataVersion) {
+        let table = self.table.read();
+        let mut topics: Vec<_> = table.topics.values().cloned().collect();
+        topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        (topics, table.version)
+    }
+
+    pub(crate) fn version(&self) -> DataVersion {
+        self.table.read().version
+    }
+
+    /// Puts a topic in; `false` when it was there just so.
+    fn put(&self, topic: TopicConfig, now: StoreTimestamp) -> bool {
+        let mut table = self.table.write();
+        if table.topics.get(&topic.name).is_some_and(|old| **old == topic) {
+            return false;
+        }
+        table.topics.insert(topic.name.clone(), Arc::new(topic));
+        table.version.step(now.get());
+        true
+    }
+
+    fn remove(&self, name: &str, now: StoreTimestamp) -> bool {
+        let mut table = self.table.write();
+        let removed = table.topics.remove(name).is_some();
+        if removed {
+            table.version.step(now.get());
+        }
+        removed
+    }
+
+    /// Writes `topics.json` when anything changed.
+    pub(crate) fn save(&self) -> Result<()> {
+        let (topics, version) = self.all();
+        self.file
+            .save(&Json::map([("dataVersion", version.to_json()), ("topicConfigTable", table_json(&topics))]))
+    }
+}
+
+/// `topicConfigTable` of these topics.
+pub(crate) fn table_json(topics: &[Arc<TopicConfig>]) -> Json {
+    Json::map(topics.iter().map(|topic| (topic.name.as_str(), topic.to_json())))
+}
+
+fn read_table(json: &Json) -> Result<Table, String> {
+    let pairs = json.get("topicConfigTable").ok_or("no topicConfigTable")?.pairs();
+    let mut topics = HashMap::new();
+    for (name, value) in pairs {
+        match TopicConfig::from_json(value) {
+            Some(topic) => drop(topics.insert(topic.name.clone(), Arc::new(topic))),
+            None => tracing::warn!(?name, "topics.json names what cannot be a topic: left out"),
+        }
+    }
+    Ok(Table { topics, version: DataVersion::from_json(json.get("dataVersion")).unwrap_or_default() })
+}
+
+/// What a RocketMQ broker has before the first client comes.
+fn system_topics(config: &BrokerConfig) -> Vec<TopicConfig> {
+    let rw = perm::READ | perm::WRITE;
+    let mut topics = vec![
+        TopicConfig::new("SELF_TEST_TOPIC", 1, rw),
+        TopicConfig::new("BenchmarkTest", 1024, rw),
+        TopicConfig::new(
+            config.cluster.as_str(),
+            16,
+            perm::INHERIT | if config.cluster_topic { rw } else { 0 },
+        ),
+        TopicConfig::new(config.name.as_str(), 1, perm::INHERIT | if config.broker_topic { rw } else { 0 }),
+        TopicConfig::new("OFFSET_MOVED_EVENT", 1, rw),
+        TopicConfig::new(names::SCHEDULE_TOPIC, config.delay_level_count(), rw),
+        TopicConfig::new(format!("{}_REPLY_TOPIC", config.cluster), 1, rw),
+        TopicConfig::new(format!("rmq_sys_REVIVE_LOG_{}", config.cluster), 8, rw),
+        TopicConfig::new(format!("rmq_sys_SYNC_BROKER_MEMBER_{}", config.name), 1, perm::INHERIT),
+        TopicConfig::new(names::HALF_TOPIC, 1, rw),
+        TopicConfig::new(names::OP_HALF_TOPIC, 1, rw),
+        TopicConfig::new("RMQ_SYS_ROCKSDB_TRANS_HALF_TOPIC", 1, rw),
+        TopicConfig::new("RMQ_SYS_ROCKSDB_TRANS_OP_HALF_TOPIC", 1, rw),
+        TopicConfig::new("rmq_sys_wheel_timer", 1, rw),
+    ];
+    if config.auto_create_topic {
+        topics.push(TopicConfig::new(names::DEFAULT_TOPIC, config.default_topic_queues, perm::ALL));
+    }
+    if config.trace_topic {
+        topics.push(TopicConfig::new(config.trace_topic_name.as_str(), 1, rw));
+    }
+    topics
+}
+
+impl Broker {
+    /// Whether `name` belongs to the system.
+    pub(crate) fn is_system_topic(&self, name: &str) -> bool {
+        names::SYSTEM_TOPICS.contains(&name)
+            || name.starts_with("rmq_sys_")
+            || name == self.config.cluster
+            || name == self.config.name
+            || name.strip_suffix("_REPLY_TOPIC").is_some_and(|cluster| cluster == self.config.cluster)
+    }
+
+    /// The topic that a message is sent to: as it is, or created after `default_topic` when that allows it.
+    ///
+    /// `client_queues` is the producer's wish; the default topic's number bounds it.
+    pub(crate) fn topic_for_send(
+        &self,
+        name: &str,
+        default_topic: &str,
+        client_queues: i32,
+        sys_flag: i32,
+    ) -> Option<Arc<TopicConfig>> {
+        if let Some(topic) = self.topics.get(name) {
+            return Some(topic);
+        }
+        if !names::is_topic(name) {
+            return None;
+        }
+        if name.starts_with(names::RETRY_PREFIX) {
+            return Some(self.ensure_topic(name, 1, perm::READ | perm::WRITE, sys_flag));
+        }
+        let parent = self.topics.get(default_topic)?;
+        let allowed = default_topic != names::DEFAULT_TOPIC || self.live.auto_create_topic.load(Relaxed);
+        if !allowed || parent.perm & perm::INHERIT == 0 {
+            return None;
+        }
+        let topic = TopicConfig {
+            filter_type: parent.filter_type.clone(),
+            sys_flag,
+            ..TopicConfig::new(
+                name,
+                client_queues.min(parent.write_queues).max(0),
+                parent.perm & !perm::INHERIT,
+            )
+        };
+        tracing::info!(topic = name, queues = topic.write_queues, "topic created by a send");
+        self.put_topic(topic);
+        self.topics.get(name)
+    }
+
+    /// The topic `name`, created when it is not there: retry and dead-letter topics. The caller checked the name.
+    pub(crate) fn ensure_topic(&self, name: &str, queues: i32, perm: i32, sys_flag: i32) -> Arc<TopicConfig> {
+        if let Some(topic) = self.topics.get(name) {
+            return topic;
+        }
+        let topic = TopicConfig { sys_flag, ..TopicConfig::new(name, queues, perm) };
+        self.put_topic(topic.clone());
+        self.topics.get(name).unwrap_or_else(|| Arc::new(topic))
+    }
+
+    /// Keeps a new or changed topic: table, file, name servers. Does nothing when it is there just so.
+    pub(crate) fn put_topic(&self, topic: TopicConfig) {
+        let name = topic.name.clone();
+        if !self.topics.put(topic, self.clock.now()) {
+            return;
+        }
+        self.save_topics();
+        drop(self.register.topic_changed(&name));
+    }
+
+    fn save_topics(&self) {
+        if let Err(error) = self.topics.save() {
+            tracing::error!(%error, "topics.json not saved");
+        }
+    }
+}
+
+/// The codes that this file answers.
+pub(super) const ROUTES: &[(i32, Route)] = &[
+    (request::UPDATE_AND_CREATE_TOPIC, Route::Answer(update_and_create)),
+    (request::DELETE_TOPIC_IN_BROKER, Route::Answer(delete)),
+    (request::GET_ALL_TOPIC_CONFIG, Route::Answer(get_all)),
+    (request::GET_TOPIC_CONFIG, Route::Answer(get_one)),
+];
+
+fn update_and_create(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let name = cmd.fields.text("topic")?.to_owned();
+    names::check_topic(&name)?;
+    if broker.is_system_topic(&name) && broker.config.validate_system_topic {
+        return Err(Refusal::new(response::INVALID_PARAMETER, format!("{name} is a topic of the system")));
+    }
+    let queues = |key: &'static str| -> Result<i32, Refusal> {
+        let count: i32 = cmd.fields.parse(key)?;
+        if (0..=MAX_QUEUES).contains(&count) {
+            return Ok(count);
+        }
+        Err(Refusal::new(
+            response::INVALID_PARAMETER,
+            format!("{key} is {count}, allowed is 0 to {MAX_QUEUES}"),
+        ))
+    };
+    let old = broker.topics.get(&name);
+    let attributes = changed_attributes(
+        old.as_ref().map(|topic| &topic.attributes),
+        cmd.fields.get("attributes").unwrap_or(""),
+    )?;
+    broker.put_topic(TopicConfig {
+        read_queues: queues("readQueueNums")?,
+        write_queues: queues("writeQueueNums")?,
+        perm: cmd.fields.parse::<i32>("perm")? & perm::ALL,
+        filter_type: cmd.fields.get("topicFilterType").unwrap_or("SINGLE_TAG").into(),
+        sys_flag: cmd.fields.optional("topicSysFlag")?.unwrap_or(0),
+        order: cmd.fields.optional("order")?.unwrap_or(false),
+        attributes,
+        ..TopicConfig::new(name, 0, 0)
+    });
+    Ok(cmd.reply(response::SUCCESS))
+}
+
+/// Applies `+name=value,-name` to what is there.
+pub(crate) fn changed_attributes(
+    old: Option<&BTreeMap<String, String>>,
+    text: &str,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut attributes = old.cloned().unwrap_or_default();
+    let bad = |part: &str| {
+        Refusal::new(
+            response::INVALID_PARAMETER,
+            format!("attribute {:?}: needed is +name=value or -name", names::shorten(part)),
+        )
+    };
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        match part.split_at_checked(1) {
+            Some(("+", rest)) => {
+                let (name, value) =
+                    rest.split_once('=').filter(|(n, _)| !n.is_empty()).ok_or_else(|| bad(part))?;
+                attributes.insert(name.trim().into(), value.trim().into());
+            }
+            Some(("-", name)) if !name.is_empty() && old.is_some() => drop(attributes.remove(name.trim())),
+            _ => return Err(bad(part)),
+        }
+    }
+    Ok(attributes)
+}
+
+fn delete(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let name = cmd.fields.text("topic")?;
+    names::check_topic(name)?;
+    if broker.is_system_topic(name) {
+        return Err(Refusal::new(response::INVALID_PARAMETER, format!("{name} is a topic of the system")));
+    }
+    if broker.topics.remove(name, broker.clock.now()) {
+        broker.save_topics();
+        drop(broker.register.all());
+    }
+    broker.offsets.remove_topic(name);
+    broker.store.delete_topic(name)?;
+    tracing::info!(topic = name, "topic deleted by request");
+    Ok(cmd.reply(response::SUCCESS))
+}
+
+fn get_all(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let (mut topics, version) = broker.topics.all();
+    let total = topics.len();
+    if let Some(first) = cmd.fields.optional::<usize>("topicSeq")? {
+        let count = cmd.fields.optional::<usize>("maxTopicNum")?.unwrap_or(2_000);
+        topics = topics.into_iter().skip(first).take(count).collect();
+    }
+    let body = Json::map([
+        ("dataVersion", version.to_json()),
+        ("mappingDataVersion", DataVersion::new(broker.boot_time.get()).to_json()),
+        ("topicConfigTable", table_json(&topics)),
+    ]);
+    Ok(cmd.reply(response::SUCCESS).with_field("totalTopicNum", total).with_body(body.compact()))
+}
+
+fn get_one(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let name = cmd.fields.text("topic")?;
+    let topic = broker.topics.get(name).ok_or_else(|| {
+        Refusal::new(response::TOPIC_NOT_EXIST, format!("no topic {}", names::shorten(name)))
+    })?;
+    Ok(cmd.reply(response::SUCCESS).with_body(topic.to_json().compact()))
+}
