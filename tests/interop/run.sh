@@ -1,0 +1,260 @@
+#!/usr/bin/env bash
+# Stock RocketMQ clients and servers against a broker of ours.
+#   run.sh REPUT [PART...]
+# REPUT is the built program. Parts, all of them without a word:
+#   embedded   the scenarios of the stock Java, Go and Node clients, with our embedded name server
+#   stock      the same with RocketMQ's own name server
+#   kill       messages that were acknowledged survive kill -9 and a stop between send and receive, with consumers
+#              going on where they were, for both flush types
+#   swap       RocketMQ's own broker opens our directory and serves it to the same consumers, and ours opens its
+# Prints PASS or FAIL a scenario; a scenario that did not report is a FAIL. Ends with `N passed, N failed`.
+# With REPUT=stock the broker is RocketMQ's own, to see what a scenario gives there (not `swap`).
+# The clients come from ../shared/interop (INTEROP names another place); java, maven, go and node are needed.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd); root=$(cd "$here/../.." && pwd)
+interop=${INTEROP:-$root/../shared/interop}/run.sh
+reput=${1:?the reput program}; shift
+[ "$reput" = stock ] || reput=$(realpath "$reput")
+parts=${*:-embedded stock kill swap}
+
+JAVA="send_sync send_async send_oneway send_batch send_large send_too_large send_autocreate pull_no_topic compression
+ send_ordered orderly_suspend push_concurrent push_broadcast long_poll rebalance offset_resume tag_filter delay_level
+ pull_consumer lite_pull_assign lite_pull_subscribe retry dlq query_key query_uniqkey view_message topic_delete"
+GO="send_sync send_async send_oneway send_batch push_concurrent push_orderly push_broadcast tag_filter delay_level retry
+ dlq offset_resume compression pull_from"
+NODE="send push"
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/reput-interop.XXXXXX")
+children=()
+cleanup() {
+  for p in "${children[@]:-}"; do [ -z "$p" ] || kill -9 -- "-$p" 2>/dev/null || true; done
+  [ -n "${KEEP:-}" ] || rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+passed=0; failed=0
+pass() { passed=$((passed + 1)); echo "PASS $*"; }
+fail() { failed=$((failed + 1)); echo "FAIL $*"; }
+tail_of() { [ ! -s "$1" ] || tail -n "${2:-15}" "$1" | sed 's/^/    /'; }
+
+# Starts a command in a process group of its own; its id is in $started. `run.sh` may leave children behind.
+start() { # log command...
+  local log=$1; shift
+  setsid "$@" >"$log" 2>&1 </dev/null &
+  started=$!; children+=("$started"); disown "$started"
+}
+stop() { # pid signal
+  kill "-$2" -- "-$1" 2>/dev/null || true
+  for _ in $(seq 300); do kill -0 -- "-$1" 2>/dev/null || break; sleep 0.1; done
+}
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+await() { # port pid seconds
+  for _ in $(seq $(($3 * 10))); do
+    listens "$1" && return 0
+    kill -0 "$2" 2>/dev/null || return 1
+    sleep 0.1
+  done
+  return 1
+}
+# A name server port, and a broker port with the two that belong to it: listenPort-2 and the port of replication.
+next_port=$((20000 + RANDOM % 8000))
+ports() {
+  while :; do
+    namesrv_port=$((next_port)); broker_port=$((next_port + 5)); next_port=$((next_port + 10))
+    local busy=0 p
+    for p in "$namesrv_port" $((broker_port - 2)) "$broker_port" $((broker_port + 1)); do ! listens "$p" || busy=1; done
+    [ "$busy" = 1 ] || return 0
+  done
+}
+
+# A broker.conf over $work/$1 that both brokers read. $2: `embedded` or the address of a name server; the rest: keys.
+conf() {
+  local dir=$work/$1; mkdir -p "$dir"
+  {
+    echo "brokerClusterName=DefaultCluster"; echo "brokerName=broker-a"; echo "brokerId=0"; echo "brokerIP1=127.0.0.1"
+    echo "brokerIP2=127.0.0.1"; echo "bindAddress=127.0.0.1"
+    echo "listenPort=$broker_port"; echo "haListenPort=$((broker_port + 1))"; echo "autoCreateTopicEnable=true"
+    echo "storePathRootDir=$dir/store"; echo "storePathCommitLog=$dir/store/commitlog"
+    echo "enablePropertyFilter=true"; echo "transactionTimeOut=2000"; echo "transactionCheckInterval=3000"
+    echo "recallMessageEnable=true"; echo "traceTopicEnable=true"
+    [ "$2" = embedded ] || echo "namesrvAddr=$2"
+  } >"$dir/broker.conf"
+  local to=$dir/broker.conf; shift 2
+  [ $# = 0 ] || printf '%s\n' "$@" >>"$to"
+}
+namesrv() { # name
+  start "$work/$1.log" "$interop" stock-namesrv "$namesrv_port"; namesrv_pid=$started
+  await "$namesrv_port" "$namesrv_pid" 60 || { tail_of "$work/$1.log"; return 1; }
+}
+our_broker() { # name embedded|stock
+  local with=()
+  [ "$2" != embedded ] || with=(--namesrv-listen "127.0.0.1:$namesrv_port")
+  start "$work/$1/broker.log" "$reput" broker -c "$work/$1/broker.conf" "${with[@]}"; broker_pid=$started
+  await "$broker_port" "$broker_pid" 60 || { tail_of "$work/$1/broker.log"; return 1; }
+  [ "$2" != embedded ] || await "$namesrv_port" "$broker_pid" 10
+}
+stock_broker() { # name
+  start "$work/$1/stock.log" "$interop" stock-broker "$work/$1/broker.conf"; broker_pid=$started
+  await "$broker_port" "$broker_pid" 90 || { tail_of "$work/$1/stock.log"; return 1; }
+}
+broker() { if [ "$reput" = stock ]; then stock_broker "$1"; else our_broker "$@"; fi; }
+
+# Runs one client program and holds its PASS lines against the list of what must be there.
+scenarios() { # part client prefix "names" command...
+  local part=$1 client=$2 prefix=$3 names=$4 log; log=$work/$1-$2.out; shift 4
+  "$@" >"$log" 2>"$log.err" </dev/null || true
+  local name line
+  for name in $names; do
+    line=$(grep -E "^(PASS|FAIL) $prefix$name( |\$)" "$log" | tail -n 1 || true)
+    case $line in
+      PASS*) echo "PASS $part $client $name${line#PASS "$prefix$name"}" ;;
+      FAIL*) echo "FAIL $part $client $name${line#FAIL "$prefix$name"}" ;;
+      *) echo "FAIL $part $client $name did not report"; tail_of "$log.err" 5 ;;
+    esac
+  done
+}
+count_lines() { # file
+  cat "$1"
+  passed=$((passed + $(grep -c '^PASS ' "$1" || true))); failed=$((failed + $(grep -c '^FAIL ' "$1" || true)))
+}
+# All client programs at once against one broker; they use topics and groups of their own.
+clients() { # part
+  local part=$1 ns=127.0.0.1:$namesrv_port at=127.0.0.1:$broker_port topic=NODE_$RANDOM
+  # shellcheck disable=SC2086
+  scenarios "$part" java "" "$JAVA" "$interop" java -n "$ns" -b "$at" -t 90 $JAVA >"$work/$part.java" & local a=$!
+  # shellcheck disable=SC2086
+  scenarios "$part" go "go_" "$GO" "$interop" go -n "$ns" -b "$at" -t 120 $GO >"$work/$part.go" & local b=$!
+  wait "$a" "$b" || true
+  "$interop" stock-admin updateTopic -n "$ns" -b "$at" -t "$topic" >"$work/$part.admin" 2>&1 || tail_of "$work/$part.admin"
+  scenarios "$part" node "alions_" "$NODE" timeout 90 "$interop" alions "$ns" "$topic" >"$work/$part.node"
+  count_lines "$work/$part.java"; count_lines "$work/$part.go"; count_lines "$work/$part.node"
+}
+
+part_embedded() {
+  ports
+  if [ "$reput" = stock ]; then fail "embedded: RocketMQ's own broker has no embedded name server"; return; fi
+  conf embedded embedded
+  if ! our_broker embedded embedded; then fail "embedded: the broker did not start"; return; fi
+  clients embedded
+  stop_cleanly embedded
+}
+part_stock() {
+  ports; conf stock "127.0.0.1:$namesrv_port"
+  if ! namesrv stock-namesrv; then fail "stock: the name server did not start"; return; fi
+  if ! broker stock stock; then fail "stock: the broker did not start"; return; fi
+  sleep 2
+  clients stock
+  stop_cleanly stock
+  stop "$namesrv_pid" KILL
+}
+# SIGTERM must end the broker soon, and end it well: the mark of an unclean stop is gone.
+stop_cleanly() {
+  local at=$SECONDS
+  stop "$broker_pid" TERM
+  if [ -e "$work/$1/store/abort" ]; then fail "$1 stop: abort is still there after $((SECONDS - at)) s"; tail_of "$work/$1/broker.log"
+  else pass "$1 stop: clean after $((SECONDS - at)) s"; fi
+}
+
+java_client() {
+  timeout 180 java -Djava.net.preferIPv4Stack=true -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx256m -Duser.home="$work/home" \
+    -Drocketmq.client.logRoot="$work/home/log" -cp "$root/tests/java/target/classes:$(cat "$work/classpath")" reput.Client "$@"
+}
+build_client() {
+  [ ! -s "$work/classpath" ] || return 0
+  mkdir -p "$work/home"
+  (cd "$root/tests/java" && mvn -q -B -ntp compile dependency:build-classpath -Dmdep.outputFile="$work/classpath" >"$work/mvn.log" 2>&1) ||
+    { tail_of "$work/mvn.log" 30; return 1; }
+}
+# Sends COUNT messages and notes those that were acknowledged.
+send() { # name prefix count
+  java_client send "127.0.0.1:$namesrv_port" "Swap_$1" "$2" "$3" "$work/$1/sent.$2" >"$work/$1/send.$2.log" 2>&1 ||
+    { fail "$1: sending $2"; tail_of "$work/$1/send.$2.log"; return 1; }
+}
+# A group receives everything in a file of expected bodies; what it got goes to $work/NAME/got.GROUP.LABEL.
+receive() { # name group expected label
+  java_client receive "127.0.0.1:$namesrv_port" "Swap_$1" "$2" "$3" "$work/$1/got.$2.$4" 90 >"$work/$1/receive.$2.$4.log" 2>&1
+}
+expect() { # what name group expected label
+  if receive "$2" "$3" "$4" "$5"; then pass "$1 ($(wc -l <"$4") messages)"
+  else fail "$1: $(tail -n 1 "$work/$2/receive.$3.$5.log")"; tail_of "$work/$2/broker.log"; fi
+}
+# None of the bodies of a file may have come to the group under this label: it went on where it was.
+not_again() { # what name group label file
+  local again; again=$(sort -u "$work/$2/got.$3.$4" | comm -12 - <(sort -u "$5") | wc -l)
+  if [ "$again" = 0 ]; then pass "$1"; else fail "$1: $again of $(wc -l <"$5") came again"; fi
+}
+
+# Messages acknowledged while the broker is killed are there afterwards, and consumers go on where they were.
+kill_between() { # name flush
+  local n=$1; ports; conf "$n" embedded "flushDiskType=$2"
+  local with=embedded
+  if [ "$reput" = stock ]; then with=stock; namesrv "$n-namesrv"; echo "namesrvAddr=127.0.0.1:$namesrv_port" >>"$work/$n/broker.conf"; fi
+  broker "$n" "$with" || { fail "$n: the broker did not start"; return; }
+  send "$n" first 300 || return 0
+  expect "$n: received before the kill" "$n" resume "$work/$n/sent.first" before
+  # Committed offsets are written every five seconds, ours as RocketMQ's.
+  sleep 7
+  java_client send "127.0.0.1:$namesrv_port" "Swap_$n" flood 0 "$work/$n/sent.flood" >"$work/$n/flood.log" 2>&1 &
+  local sender=$!
+  for _ in $(seq 200); do [ "$(wc -l 2>/dev/null <"$work/$n/sent.flood" || echo 0)" -lt 500 ] || break; sleep 0.1; done
+  stop "$broker_pid" KILL
+  wait "$sender" || true
+  [ "$(wc -l <"$work/$n/sent.flood")" -ge 500 ] || { fail "$n: only $(wc -l <"$work/$n/sent.flood") messages acknowledged"; return; }
+  broker "$n" "$with" || { fail "$n: the broker did not start again"; return; }
+  expect "$n: after kill -9 the group receives what was acknowledged since" "$n" resume "$work/$n/sent.flood" after
+  not_again "$n: after kill -9 the group goes on where it was" "$n" resume after "$work/$n/sent.first"
+  cat "$work/$n/sent.first" "$work/$n/sent.flood" >"$work/$n/sent.all"
+  expect "$n: after kill -9 a new group receives all" "$n" fresh "$work/$n/sent.all" after
+  # A stop in place of the kill, at once: nothing is due to a timer.
+  send "$n" second 300 || return 0
+  expect "$n: received before the stop" "$n" resume "$work/$n/sent.second" second
+  stop "$broker_pid" TERM
+  broker "$n" "$with" || { fail "$n: the broker did not start after the stop"; return; }
+  send "$n" third 100 || return 0
+  expect "$n: received after the stop" "$n" resume "$work/$n/sent.third" third
+  cat "$work/$n/sent.second" "$work/$n/sent.flood" >"$work/$n/sent.before"
+  not_again "$n: after the stop the group goes on where it was" "$n" resume third "$work/$n/sent.before"
+  stop_cleanly "$n"
+  [ "$reput" != stock ] || stop "$namesrv_pid" KILL
+}
+part_kill() {
+  build_client || { fail "kill: the client was not built"; return; }
+  kill_between kill_async ASYNC_FLUSH
+  kill_between kill_sync SYNC_FLUSH
+}
+
+# One directory under both brokers in turn: ours, theirs, ours, theirs, stopped and killed.
+part_swap() {
+  build_client || { fail "swap: the client was not built"; return; }
+  local n=swap step=0 maker end
+  ports; conf "$n" "127.0.0.1:$namesrv_port"
+  namesrv swap-namesrv || { fail "swap: the name server did not start"; return; }
+  : >"$work/$n/sent.all"; : >"$work/$n/sent.old"
+  for maker in ours:TERM java:TERM ours:KILL java:KILL ours:TERM; do
+    end=${maker#*:}; maker=${maker%:*}; step=$((step + 1))
+    if [ "$maker" = ours ]; then our_broker "$n" stock; else stock_broker "$n"; fi || { fail "swap $step: $maker broker did not open the directory"; break; }
+    sleep 2
+    if [ "$step" -gt 1 ]; then
+      expect "swap $step: $maker broker serves all that was sent to a new group" "$n" "fresh$step" "$work/$n/sent.all" "all$step"
+    fi
+    send "$n" "step$step" 200 || break
+    cat "$work/$n/sent.step$step" >>"$work/$n/sent.all"
+    expect "swap $step: $maker broker serves the new messages to the old group" "$n" steady "$work/$n/sent.step$step" "step$step"
+    [ "$step" = 1 ] || not_again "swap $step: with the $maker broker the group goes on where it was" "$n" steady "step$step" "$work/$n/sent.old"
+    cat "$work/$n/sent.step$step" >>"$work/$n/sent.old"
+    # So that the committed offsets are on the disk even when the broker is killed.
+    [ "$end" = TERM ] || sleep 7
+    stop "$broker_pid" "$end"
+  done
+  [ "$step" = 5 ] || fail "swap: ended at step $step of 5"
+  stop "$namesrv_pid" KILL
+}
+
+[ -x "$interop" ] || { echo "FAIL no clients at $interop"; echo "0 passed, 1 failed"; exit 1; }
+for part in $parts; do
+  at=$SECONDS
+  "part_$part"
+  echo "-- $part took $((SECONDS - at)) s"
+done
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ] && [ "$passed" -gt 0 ]
