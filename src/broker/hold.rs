@@ -1,0 +1,308 @@
+//! Long polling: pulls that found nothing new wait here until a message arrives or their time is up.
+//!
+//! Owns the held pulls, by topic and queue. A pull comes in with the offset it waits for; it leaves, exactly once,
+//!
+//! * on arrival of a message that its filter lets through ([`Hold::arrived`], called by the dispatcher for every
+//!   message, so it only looks up and moves; the pulls are answered elsewhere),
+//! * when a re-check every [`RECHECK`] finds that the queue has moved on, with or without matching messages,
+//! * when its time is up, its connection has closed, or the broker stops.
+//!
+//! Bounds: [`Hold::new`]'s limit for all, beyond which a pull is answered at once; one entry a pull. The lock is held
+//! for look-ups and moves only; no answer is made under it.
+//!
+//! A message may arrive between the pull's look at the queue and its coming here:
+//!
+//! ```text
+//! pull                                 dispatcher
+//! reads max offset = 7
+//!                                      publishes offset 7, arrived(8): nobody held
+//! put(held, || max offset)             
+//!   inserts, then asks again: 8 > 7
+//!   takes it out: Woken
+//! ```
+
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+/// How often held pulls are compared with their queues.
+pub(super) const RECHECK: Duration = Duration::from_secs(5);
+
+/// A pull that waits. `P` is what is needed to answer it.
+#[derive(Debug)]
+pub(crate) struct Held<P> {
+    /// Wake when the queue's maximum offset is above this one.
+    pub(crate) offset: i64,
+    /// Monotonic time at which it is answered in any case.
+    pub(crate) deadline: Duration,
+    /// The pull.
+    pub(crate) pull: P,
+}
+
+/// What became of a pull given to [`Hold::put`].
+#[derive(Debug)]
+pub(crate) enum Put<P> {
+    /// It waits.
+    Held,
+    /// Something arrived meanwhile: pull again.
+    Woken(Held<P>),
+    /// No room, or the broker stops: answer now.
+    Refused(Held<P>),
+}
+
+/// A held pull, seen from here.
+pub(crate) trait Waiting: Send {
+    /// Whether a message with this tags code may be one that the pull asks for.
+    fn wants(&self, tags_code: i64) -> bool;
+    /// Whether nobody waits for the answer any more.
+    fn is_gone(&self) -> bool;
+}
+
+/// A held pull and the number it is known by here.
+#[derive(Debug)]
+struct Entry<P> {
+    id: u64,
+    held: Held<P>,
+}
+
+type Queues<P> = HashMap<i32, Vec<Entry<P>>>;
+
+#[derive(Debug)]
+struct Inner<P> {
+    topics: HashMap<String, Queues<P>>,
+    next_id: u64,
+    stopped: bool,
+}
+
+/// The held pulls of a broker.
+#[derive(Debug)]
+pub(crate) struct Hold<P> {
+    inner: Mutex<Inner<P>>,
+    /// How many are held; lets the dispatcher pass by without the lock while none is.
+    count: AtomicUsize,
+    limit: usize,
+}
+
+impl<P: Waiting> Hold<P> {
+    /// Room for `limit` pulls.
+    pub(crate) fn new(limit: usize) -> Self {
+        let inner = Inner { topics: HashMap::new(), next_id: 0, stopped: false };
+        Self { inner: Mutex::new(inner), count: AtomicUsize::new(0), limit }
+    }
+
+    /// How many pulls wait.
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Whether no pull waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Holds a pull of a queue. `max_offset` reads the queue's maximum offset; it is asked once the pull can be found
+    /// by the dispatcher.
+    pub(crate) fn put(&self, topic: &str, queue_id: i32, held: Held<P>, max_offset: impl FnOnce() -> i64) -> Put<P> {
+        let offset = held.offset;
+        let id = {
+            let mut inner = self.inner.lock();
+            if inner.stopped || self.len() >= self.limit {
+                return Put::Refused(held);
+            }
+            let id = inner.next_id;
+            inner.next_id += 1;
+            if !inner.topics.contains_key(topic) {
+                inner.topics.insert(topic.to_owned(), HashMap::new());
+            }
+            if let Some(queues) = inner.topics.get_mut(topic) {
+                queues.entry(queue_id).or_default().push(Entry { id, held });
+            }
+            self.count.fetch_add(1, Ordering::SeqCst);
+            id
+        };
+        if max_offset() <= offset {
+            return Put::Held;
+        }
+        // Whoever took it out meanwhile answers it.
+        self.take(topic, queue_id, |entry| entry.id == id).pop().map_or(Put::Held, Put::Woken)
+    }
+
+    /// A message arrived; `max_offset` is the queue's maximum after it. Takes out the pulls that want it.
+    pub(crate) fn arrived(&self, topic: &str, queue_id: i32, max_offset: i64, tags_code: i64) -> Vec<Held<P>> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        self.take(topic, queue_id, |entry| {
+            max_offset > entry.held.offset && entry.held.pull.wants(tags_code)
+        })
+    }
+
+    /// Takes out the pulls whose time is up at `now`, and drops those that nobody waits for any more.
+    pub(crate) fn due(&self, now: Duration) -> Vec<Held<P>> {
+        self.sweep(|_, _, held| now >= held.deadline)
+    }
+
+    /// Takes out the pulls whose queue has moved on. `max_offset` is asked without a lock.
+    pub(crate) fn moved(&self, max_offset: impl Fn(&str, i32) -> i64) -> Vec<Held<P>> {
+        let mut maxima: HashMap<String, HashMap<i32, i64>> = HashMap::new();
+        for (topic, queue_id) in self.queues() {
+            let max = max_offset(&topic, queue_id);
+            maxima.entry(topic).or_default().insert(queue_id, max);
+        }
+        self.sweep(|topic, queue_id, held| {
+            maxima.get(topic).and_then(|ids| ids.get(&queue_id)).is_some_and(|max| *max > held.offset)
+        })
+    }
+
+    /// Takes out everything and holds nothing from now on.
+    pub(crate) fn stop(&self) -> Vec<Held<P>> {
+        self.inner.lock().stopped = true;
+        self.sweep(|_, _, _| true)
+    }
+
+    fn queues(&self) -> Vec<(String, i32)> {
+        let inner = self.inner.lock();
+        inner.topics.iter().flat_map(|(topic, ids)| ids.keys().map(|id| (topic.clone(), *id))).collect()
+    }
+
+    fn sweep(&self, ready: impl Fn(&str, i32, &Held<P>) -> bool) -> Vec<Held<P>> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let (mut due, mut gone) = (Vec::new(), Vec::new());
+        let mut inner = self.inner.lock();
+        inner.topics.retain(|topic, queues| {
+            queues.retain(|id, waiting| {
+                let taken = waiting.extract_if(.., |entry| {
+                    entry.held.pull.is_gone() || ready(topic, *id, &entry.held)
+                });
+                for entry in taken {
+                    let list = if entry.held.pull.is_gone() { &mut gone } else { &mut due };
+                    list.push(entry.held);
+                }
+                !waiting.is_empty()
+            });
+            !queues.is_empty()
+        });
+        self.count.fetch_sub(gone.len() + due.len(), Ordering::SeqCst);
+        drop(inner);
+        due
+    }
+
+    fn take(&self, topic: &str, queue_id: i32, which: impl Fn(&Entry<P>) -> bool) -> Vec<Held<P>> {
+        let mut inner = self.inner.lock();
+        let Some(queues) = inner.topics.get_mut(topic) else { return Vec::new() };
+        let Some(waiting) = queues.get_mut(&queue_id) else { return Vec::new() };
+        let taken: Vec<_> = waiting.extract_if(.., |entry| which(entry)).map(|entry| entry.held).collect();
+        if waiting.is_empty() {
+            queues.remove(&queue_id);
+            if queues.is_empty() {
+                inner.topics.remove(topic);
+            }
+        }
+        self.count.fetch_sub(taken.len(), Ordering::SeqCst);
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, atomic::AtomicBool};
+
+    #[derive(Debug)]
+    struct Pull {
+        name: &'static str,
+        tag: Option<i64>,
+        gone: Arc<AtomicBool>,
+    }
+
+    impl Waiting for Pull {
+        fn wants(&self, tags_code: i64) -> bool {
+            self.tag.is_none_or(|tag| tag == tags_code)
+        }
+
+        fn is_gone(&self) -> bool {
+            self.gone.load(Ordering::SeqCst)
+        }
+    }
+
+    fn pull(name: &'static str, offset: i64, deadline: u64, tag: Option<i64>) -> Held<Pull> {
+        let pull = Pull { name, tag, gone: Arc::default() };
+        Held { offset, deadline: Duration::from_secs(deadline), pull }
+    }
+
+    fn names(held: &[Held<Pull>]) -> Vec<&'static str> {
+        let mut names: Vec<_> = held.iter().map(|held| held.pull.name).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn hold(hold: &Hold<Pull>, held: Held<Pull>) {
+        let offset = held.offset;
+        assert!(matches!(hold.put("t", 0, held, || offset), Put::Held));
+    }
+
+    #[test]
+    fn arrival_wakes_those_of_that_queue_whose_filter_lets_the_message_through() {
+        let held = Hold::new(10);
+        hold(&held, pull("all", 5, 20, None));
+        hold(&held, pull("tag 1", 5, 20, Some(1)));
+        hold(&held, pull("tag 2", 5, 20, Some(2)));
+        hold(&held, pull("later", 9, 20, None));
+        assert!(held.arrived("t", 1, 6, 1).is_empty());
+        assert!(held.arrived("u", 0, 6, 1).is_empty());
+        assert_eq!(names(&held.arrived("t", 0, 6, 1)), ["all", "tag 1"]);
+        assert_eq!(held.len(), 2);
+        assert_eq!(names(&held.arrived("t", 0, 10, 7)), ["later"]);
+    }
+
+    #[test]
+    fn a_message_that_comes_while_the_pull_is_put_away_wakes_it() {
+        let held = Hold::new(10);
+        hold(&held, pull("other", 5, 20, None));
+        match held.put("t", 0, pull("late", 5, 20, None), || 6) {
+            Put::Woken(woken) => assert_eq!(woken.pull.name, "late"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(held.len(), 1);
+        assert_eq!(names(&held.moved(|_, _| 6)), ["other"]);
+    }
+
+    #[test]
+    fn time_and_closed_connections_empty_it() {
+        let held = Hold::new(10);
+        hold(&held, pull("20", 5, 20, None));
+        hold(&held, pull("30", 5, 30, None));
+        let closed = pull("closed", 5, 30, None);
+        let gone = Arc::clone(&closed.pull.gone);
+        hold(&held, closed);
+        assert!(held.due(Duration::from_secs(19)).is_empty());
+        gone.store(true, Ordering::SeqCst);
+        assert_eq!(names(&held.due(Duration::from_secs(20))), ["20"]);
+        assert_eq!(held.len(), 1, "the closed one was dropped");
+        assert_eq!(names(&held.due(Duration::from_secs(30))), ["30"]);
+        assert!(held.is_empty() && held.inner.lock().topics.is_empty());
+    }
+
+    #[test]
+    fn a_recheck_wakes_without_asking_the_filter() {
+        let held = Hold::new(10);
+        hold(&held, pull("tag 1", 5, 20, Some(1)));
+        assert!(held.moved(|_, _| 5).is_empty());
+        assert_eq!(names(&held.moved(|_, _| 6)), ["tag 1"]);
+    }
+
+    #[test]
+    fn beyond_the_limit_and_after_the_stop_pulls_are_answered_at_once() {
+        let held = Hold::new(1);
+        hold(&held, pull("a", 5, 20, None));
+        assert!(matches!(held.put("t", 0, pull("b", 5, 20, None), || 5), Put::Refused(_)));
+        assert_eq!(names(&held.stop()), ["a"]);
+        assert!(matches!(held.put("t", 0, pull("c", 5, 20, None), || 5), Put::Refused(_)));
+    }
+}

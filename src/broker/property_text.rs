@@ -1,0 +1,110 @@
+//! The properties of a message as one text, read and changed on the way into the store.
+//!
+//! Pure: text in, text out. The text is `name 0x01 value 0x02` repeated (FORMAT.md, "Properties"). Pairs without
+//! a name or a value are left out, as RocketMQ's map of them does. Called by the handlers that put messages.
+
+use crate::format::properties;
+
+const NAME_END: u8 = 1;
+const PAIR_END: u8 = 2;
+
+/// Every pair of `text` that RocketMQ would see.
+fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], &[u8])> {
+    text.split(|byte| *byte == PAIR_END).filter_map(|pair| {
+        let middle = pair.iter().position(|byte| *byte == NAME_END)?;
+        let (name, value) = (&pair[..middle], &pair[middle + 1..]);
+        (!name.is_empty() && !value.is_empty()).then_some((name, value, pair))
+    })
+}
+
+/// What the broker must know of a message's properties before it stores it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks<'a> {
+    /// The producer's own id of the message.
+    pub(super) unique_key: Option<&'a str>,
+    /// `DELAY`: the level asked for; 0 when none or not a number.
+    pub(super) delay_level: i32,
+    /// `WAIT=false`: the producer does not wait for the disk.
+    pub(super) no_wait: bool,
+    /// The first half of a transaction.
+    pub(super) transaction: bool,
+    /// To be delivered at a certain time.
+    pub(super) timer: bool,
+    /// Says that its body is several messages.
+    pub(super) inner_batch: bool,
+}
+
+/// The properties that ask for delivery at a certain time.
+pub(super) const TIMERS: [&str; 3] = ["TIMER_DELIVER_MS", "TIMER_DELAY_SEC", "TIMER_DELAY_MS"];
+/// A property of the pop consumers, which no producer may set.
+pub(super) const POP_CHECK: &str = "POP_CK";
+
+impl<'a> Marks<'a> {
+    /// Reads `text`. Of a name given twice the last counts.
+    pub(super) fn of(text: &'a str) -> Self {
+        let mut marks = Self::default();
+        for (name, value, _) in pairs(text.as_bytes()) {
+            let is = |known: &str| name == known.as_bytes();
+            let says = |word: &str| value.eq_ignore_ascii_case(word.as_bytes());
+            if is(properties::UNIQ_KEY) {
+                marks.unique_key = std::str::from_utf8(value).ok();
+            } else if is(properties::DELAY) {
+                marks.delay_level = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).unwrap_or(0);
+            } else if is(properties::WAIT) {
+                marks.no_wait = !says("true");
+            } else if is(properties::TRAN_MSG) {
+                marks.transaction = says("true");
+            } else if is(properties::INNER_NUM) {
+                marks.inner_batch = true;
+            } else if TIMERS.into_iter().any(is) {
+                marks.timer = true;
+            }
+        }
+        marks
+    }
+}
+
+/// `text` without the names in `drop` and in `add`, then the pairs of `add`.
+pub(super) fn rewritten(text: &[u8], drop: &[&str], add: &[(&str, &str)]) -> Vec<u8> {
+    let added: usize = add.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    let mut out = Vec::with_capacity(text.len() + 1 + added);
+    for (name, _, pair) in pairs(text) {
+        let dropped = drop.iter().any(|d| d.as_bytes() == name) || add.iter().any(|(a, _)| a.as_bytes() == name);
+        if !dropped {
+            out.extend_from_slice(pair);
+            out.push(PAIR_END);
+        }
+    }
+    for (name, value) in add {
+        out.extend_from_slice(name.as_bytes());
+        out.push(NAME_END);
+        out.extend_from_slice(value.as_bytes());
+        out.push(PAIR_END);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_read_from_a_client_s_text() {
+        let text = "KEYS\x01k\x02UNIQ_KEY\x01C0A8\x02WAIT\x01false\x02DELAY\x013\x02TAGS\x01A";
+        let marks = Marks::of(text);
+        assert_eq!((marks.unique_key, marks.delay_level, marks.no_wait), (Some("C0A8"), 3, true));
+        assert!(!marks.transaction && !marks.timer && !marks.inner_batch);
+        assert!(Marks::of("TRAN_MSG\x01TRUE\x02").transaction);
+        assert!(Marks::of("a\x01b\x02TIMER_DELAY_SEC\x015\x02").timer);
+        assert_eq!(Marks::of("DELAY\x01x\x02WAIT\x01true\x02").delay_level, 0);
+        assert_eq!(Marks::of(""), Marks::default());
+    }
+
+    #[test]
+    fn a_rewrite_keeps_what_it_does_not_name_and_drops_what_is_no_pair() {
+        let text = b"a\x011\x02DELAY\x013\x02junk\x02\x01v\x02n\x01\x02b\x012";
+        let new = rewritten(text, &["DELAY"], &[("CLUSTER", "c"), ("a", "9")]);
+        assert_eq!(new, b"b\x012\x02CLUSTER\x01c\x02a\x019\x02");
+        assert_eq!(rewritten(b"", &[], &[]), b"");
+    }
+}

@@ -1,0 +1,413 @@
+//! PULL_MESSAGE 11 and LITE_PULL_MESSAGE 361: from the store to consumers.
+//!
+//! A pull is checked, its filter is taken from the request or from what the group's heartbeats said, and the queue is
+//! read. What is found goes out as leases of the log: the bytes are mapped, not copied. A pull that finds nothing new
+//! and may wait goes to [`Hold`]; [`start`] wires that to the store's arrivals and to the clock. A pull is answered
+//! exactly once: by [`serve`], or by whoever takes it out of the hold.
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use super::{
+    Broker, Refusal, Route, groups::GroupConfig,
+    hold::{Held, Hold, Put, RECHECK, Waiting},
+    names,
+    query::bytes_of,
+    topics::{TopicConfig, perm},
+};
+use crate::{
+    filter::{Filter, TagFilter},
+    message::{GetStatus, Queue},
+    remoting::{
+        Body, Command, Connection, FieldError,
+        codes::{request, response},
+    },
+    store::{GetRequest, GetResult},
+    types::{QueueOffset, TagsCode},
+};
+
+/// The codes that this file answers.
+pub(super) const ROUTES: &[(i32, Route)] =
+    &[(request::PULL_MESSAGE, Route::Take(serve)), (request::LITE_PULL_MESSAGE, Route::Take(serve))];
+
+/// Pulls that may wait at a time; one more is answered at once.
+const MAX_HELD: usize = 100_000;
+/// How often the hold is looked at for pulls whose time is up.
+const TICK: Duration = Duration::from_millis(100);
+/// The longest wait that a client may ask for.
+const MAX_SUSPEND_MS: u64 = 600_000;
+
+/// Bits of a pull's sysFlag.
+mod flag {
+    /// The request commits an offset.
+    pub(super) const COMMIT: i32 = 1;
+    /// The request may be held.
+    pub(super) const SUSPEND: i32 = 1 << 1;
+    /// The request says what it subscribes to.
+    pub(super) const SUBSCRIPTION: i32 = 1 << 2;
+    /// The messages are filtered elsewhere.
+    pub(super) const CLASS_FILTER: i32 = 1 << 3;
+}
+
+/// What is forbidden, for clients that ask.
+mod forbidden {
+    pub(super) const BROKER: i32 = 1;
+    pub(super) const GROUP: i32 = 2;
+    pub(super) const TOPIC: i32 = 3;
+    pub(super) const BROADCASTING: i32 = 4;
+}
+
+/// The header of a pull.
+struct Header<'a> {
+    group: &'a str,
+    topic: &'a str,
+    queue_id: i32,
+    offset: i64,
+    max_messages: usize,
+    max_bytes: usize,
+    sys_flag: i32,
+    commit_offset: i64,
+    suspend_ms: u64,
+    subscription: &'a str,
+    sub_version: i64,
+    expression_type: &'a str,
+}
+
+impl<'a> Header<'a> {
+    fn read(cmd: &'a Command) -> Result<Self, FieldError> {
+        let fields = &cmd.fields;
+        let count: i32 = fields.parse("maxMsgNums")?;
+        let bytes: i32 = fields.parse_or("maxMsgBytes", i32::MAX)?;
+        Ok(Self {
+            group: fields.text("consumerGroup")?,
+            topic: fields.text("topic")?,
+            queue_id: fields.parse("queueId")?,
+            offset: fields.parse("queueOffset")?,
+            max_messages: usize::try_from(count.max(1)).unwrap_or(1),
+            max_bytes: usize::try_from(bytes.max(1)).unwrap_or(1),
+            sys_flag: fields.parse("sysFlag")?,
+            commit_offset: fields.parse_or("commitOffset", -1)?,
+            suspend_ms: fields.parse_or("suspendTimeoutMillis", 0)?,
+            subscription: fields.get("subscription").unwrap_or(""),
+            sub_version: fields.parse_or("subVersion", 0)?,
+            expression_type: fields.get("expressionType").filter(|kind| !kind.is_empty()).unwrap_or("TAG"),
+        })
+    }
+
+    const fn has(&self, bit: i32) -> bool {
+        self.sys_flag & bit != 0
+    }
+}
+
+/// A pull that waits.
+#[derive(Debug)]
+pub(crate) struct HeldPull {
+    conn: Arc<Connection>,
+    cmd: Command,
+    filter: TagFilter,
+}
+
+impl Waiting for HeldPull {
+    fn wants(&self, tags_code: i64) -> bool {
+        self.filter.by_queue_entry(TagsCode(tags_code), None)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.conn.is_closed()
+    }
+}
+
+/// The pulls of this broker that wait.
+pub(crate) type PullHold = Hold<HeldPull>;
+
+/// An empty hold.
+pub(crate) fn new_hold() -> PullHold {
+    Hold::new(MAX_HELD)
+}
+
+fn serve(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
+    answer(broker, conn, cmd, true);
+}
+
+/// Answers a pull, or holds it when it `may_wait`.
+fn answer(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command, may_wait: bool) {
+    let outcome = Header::read(&cmd).map_err(No::from).and_then(|header| pull(broker, &header, may_wait));
+    match outcome {
+        Ok(Outcome::Answer(reply)) => {
+            Broker::reply(conn, &cmd, Ok(Command { opaque: cmd.opaque, ..reply }));
+        }
+        Ok(Outcome::Wait(wait)) => hold(broker, conn, cmd, wait),
+        Err(No { refusal, forbidden: None }) => Broker::reply(conn, &cmd, Err(refusal)),
+        Err(No { refusal, forbidden: Some(kind) }) => {
+            let reply = cmd.reply(refusal.code).with_remark(refusal.remark).with_field("forbiddenType", kind);
+            Broker::reply(conn, &cmd, Ok(reply));
+        }
+    }
+}
+
+/// Why a pull is refused.
+struct No {
+    refusal: Refusal,
+    /// What may not be read, for clients that want to know.
+    forbidden: Option<i32>,
+}
+
+impl No {
+    fn new(code: i32, remark: impl Into<String>) -> Self {
+        Refusal::new(code, remark).into()
+    }
+
+    fn forbidden(kind: i32, remark: impl Into<String>) -> Self {
+        Self { refusal: Refusal::new(response::NO_PERMISSION, remark), forbidden: Some(kind) }
+    }
+}
+
+impl<E: Into<Refusal>> From<E> for No {
+    fn from(error: E) -> Self {
+        Self { refusal: error.into(), forbidden: None }
+    }
+}
+
+enum Outcome {
+    Answer(Command),
+    Wait(Wait),
+}
+
+struct Wait {
+    topic: String,
+    queue_id: i32,
+    queue: Queue,
+    offset: i64,
+    time: Duration,
+    filter: TagFilter,
+}
+
+fn hold(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command, wait: Wait) {
+    let held = Held {
+        offset: wait.offset,
+        deadline: broker.clock.monotonic().saturating_add(wait.time),
+        pull: HeldPull { conn: Arc::clone(conn), cmd, filter: wait.filter },
+    };
+    let max_offset = || broker.store.max_offset(wait.queue).get();
+    match broker.hold.put(&wait.topic, wait.queue_id, held, max_offset) {
+        Put::Held => {}
+        Put::Woken(held) | Put::Refused(held) => answer(broker, &held.pull.conn, held.pull.cmd, false),
+    }
+}
+
+fn pull(broker: &Arc<Broker>, header: &Header<'_>, may_wait: bool) -> Result<Outcome, No> {
+    let (group, topic) = check(broker, header)?;
+    let filter = filter_of(broker, header, &group)?;
+    let found = read(broker, header, &filter)?;
+    if may_wait {
+        commit(broker, header, &found);
+    }
+    let (code, status) = code_of(header, &found);
+    let suspend = may_wait && code == response::PULL_NOT_FOUND && header.has(flag::SUSPEND);
+    if suspend && let Some(queue) = found.queue {
+        let ms = if broker.config.long_polling { header.suspend_ms } else { broker.config.short_polling_ms };
+        return Ok(Outcome::Wait(Wait {
+            topic: topic.name.clone(),
+            queue_id: header.queue_id,
+            queue,
+            offset: header.offset,
+            time: Duration::from_millis(ms.min(MAX_SUSPEND_MS)),
+            filter,
+        }));
+    }
+    let mut body = Body::empty();
+    for message in &found.result.messages {
+        body.push(bytes_of(message));
+    }
+    let reply = Command::response(code, 0)
+        .with_remark(status)
+        .with_field("nextBeginOffset", found.result.next_offset)
+        .with_field("minOffset", found.result.min_offset)
+        .with_field("maxOffset", found.result.max_offset)
+        .with_field("suggestWhichBrokerId", 0)
+        .with_field("topicSysFlag", topic.sys_flag)
+        .with_field("groupSysFlag", group.group_sys_flag)
+        .with_body(body);
+    Ok(Outcome::Answer(reply))
+}
+
+/// The checks that a pull must pass, in RocketMQ's order.
+fn check(
+    broker: &Arc<Broker>,
+    header: &Header<'_>,
+) -> Result<(Arc<GroupConfig>, Arc<TopicConfig>), No> {
+    if !perm::is_readable(broker.live.permission.load(Relaxed)) {
+        return Err(No::forbidden(forbidden::BROKER, format!("the broker {} gives no messages", broker.config.name)));
+    }
+    let group = broker.group(header.group).ok_or_else(|| {
+        let remark = format!("there is no group {}", names::shorten(header.group));
+        No::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark)
+    })?;
+    if !group.consume_enable {
+        return Err(No::forbidden(forbidden::GROUP, format!("the group {} may not consume", group.name)));
+    }
+    let topic = broker.topics.get(header.topic).ok_or_else(|| {
+        let remark = format!("there is no topic {}, create it first", names::shorten(header.topic));
+        No::new(response::TOPIC_NOT_EXIST, remark)
+    })?;
+    if !perm::is_readable(topic.perm) {
+        return Err(No::forbidden(forbidden::TOPIC, format!("the topic {} gives no messages", topic.name)));
+    }
+    if !(0..topic.read_queues).contains(&header.queue_id) {
+        let remark =
+            format!("there is no queue {}, topic {} has {}", header.queue_id, topic.name, topic.read_queues);
+        return Err(No::new(response::INVALID_PARAMETER, remark));
+    }
+    Ok((group, topic))
+}
+
+/// What the pull filters by: from the request, or as the group's heartbeats say.
+fn filter_of(broker: &Broker, header: &Header<'_>, group: &GroupConfig) -> Result<TagFilter, No> {
+    if header.has(flag::SUBSCRIPTION) {
+        check_expression(header.expression_type)?;
+        return Ok(filter_unless_elsewhere(header, header.subscription));
+    }
+    let manner = broker.clients.manner(&group.name).ok_or_else(|| {
+        No::new(response::SUBSCRIPTION_NOT_EXIST, format!("the group {} has no consumer here", group.name))
+    })?;
+    if manner.is_broadcast() && !group.consume_broadcast_enable {
+        let remark = format!("the group {} may not consume by broadcasting", group.name);
+        return Err(No::forbidden(forbidden::BROADCASTING, remark));
+    }
+    let subscription = broker.clients.subscription(&group.name, header.topic).ok_or_else(|| {
+        let remark = format!("the group {} does not subscribe to {}", group.name, header.topic);
+        No::new(response::SUBSCRIPTION_NOT_EXIST, remark)
+    })?;
+    if subscription.version < header.sub_version {
+        let remark = "the subscription is newer than the one that the last heartbeat told";
+        return Err(No::new(response::SUBSCRIPTION_NOT_LATEST, remark));
+    }
+    check_expression(&subscription.expression_type)?;
+    Ok(filter_unless_elsewhere(header, &subscription.expression))
+}
+
+fn filter_unless_elsewhere(header: &Header<'_>, expression: &str) -> TagFilter {
+    if header.has(flag::CLASS_FILTER) { TagFilter::default() } else { TagFilter::parse(expression) }
+}
+
+fn check_expression(kind: &str) -> Result<(), No> {
+    if matches!(kind, "TAG" | "") {
+        return Ok(());
+    }
+    let remark = format!("this broker filters by tags only, not by {}", names::shorten(kind));
+    Err(No::new(response::SYSTEM_ERROR, remark))
+}
+
+/// What a queue gave.
+struct Found {
+    /// `None` when the queue has no messages yet and so does not exist.
+    queue: Option<Queue>,
+    /// An administrator moved the group; the result says where to.
+    reset: bool,
+    result: GetResult,
+}
+
+fn read(broker: &Broker, header: &Header<'_>, filter: &TagFilter) -> Result<Found, No> {
+    let queue = broker.store.queue(header.topic, header.queue_id)?;
+    if let Some(offset) = broker.offsets.take_reset(header.group, header.topic, header.queue_id) {
+        let result = GetResult {
+            status: GetStatus::OffsetOverflowBadly,
+            next_offset: QueueOffset(offset),
+            min_offset: broker.store.min_offset(queue),
+            max_offset: broker.store.max_offset(queue),
+            messages: Vec::new(),
+        };
+        return Ok(Found { queue: None, reset: true, result });
+    }
+    let result = broker.store.fetch(&GetRequest {
+        max_messages: header.max_messages.min(at_most(broker.config.max_pull_messages)),
+        max_bytes: header.max_bytes.min(at_most(broker.config.max_pull_bytes)),
+        filter: (!filter.is_all()).then_some(filter),
+        ..GetRequest::new(queue, QueueOffset(header.offset))
+    })?;
+    Ok(Found { queue: Some(queue), reset: false, result })
+}
+
+fn at_most(limit: i32) -> usize {
+    usize::try_from(limit).unwrap_or(1)
+}
+
+/// The response code for what was found, and RocketMQ's name for it.
+fn code_of(header: &Header<'_>, found: &Found) -> (i32, &'static str) {
+    if found.reset {
+        return (response::PULL_OFFSET_MOVED, "OFFSET_RESET");
+    }
+    let nothing_at = |name| {
+        if header.offset == 0 { (response::PULL_NOT_FOUND, name) } else { (response::PULL_OFFSET_MOVED, name) }
+    };
+    match found.result.status {
+        GetStatus::Found => (response::SUCCESS, "FOUND"),
+        GetStatus::NoMatchedMessage => (response::PULL_RETRY_IMMEDIATELY, "NO_MATCHED_MESSAGE"),
+        GetStatus::MessageWasRemoving => (response::PULL_RETRY_IMMEDIATELY, "MESSAGE_WAS_REMOVING"),
+        GetStatus::NoMatchedLogicQueue => nothing_at("NO_MATCHED_LOGIC_QUEUE"),
+        GetStatus::NoMessageInQueue => nothing_at("NO_MESSAGE_IN_QUEUE"),
+        GetStatus::OffsetFoundNull => (response::PULL_NOT_FOUND, "OFFSET_FOUND_NULL"),
+        GetStatus::OffsetOverflowOne => (response::PULL_NOT_FOUND, "OFFSET_OVERFLOW_ONE"),
+        GetStatus::OffsetOverflowBadly => (response::PULL_OFFSET_MOVED, "OFFSET_OVERFLOW_BADLY"),
+        GetStatus::OffsetTooSmall => (response::PULL_OFFSET_MOVED, "OFFSET_TOO_SMALL"),
+    }
+}
+
+/// Keeps what the pull tells about the group's progress.
+fn commit(broker: &Broker, header: &Header<'_>, found: &Found) {
+    let next = found.result.next_offset.get();
+    broker.offsets.note_pull(header.group, header.topic, header.queue_id, next);
+    // A reset also set the committed offset; the client has not heard of it yet.
+    if header.has(flag::COMMIT) && !found.reset && header.commit_offset >= 0 {
+        broker.offsets.commit(header.group, header.topic, header.queue_id, header.commit_offset);
+    }
+}
+
+/// Wires the hold to the store's arrivals and to the clock. Must be called within a tokio runtime.
+pub(crate) fn start(broker: &Arc<Broker>) {
+    let runtime = tokio::runtime::Handle::current();
+    let weak = Arc::downgrade(broker);
+    broker.store.on_arrival(Arc::new(move |arrival| {
+        let Some(broker) = weak.upgrade() else { return };
+        let (topic, queue_id) = (arrival.topic, arrival.queue_id.get());
+        let woken = broker.hold.arrived(topic, queue_id, arrival.queue_offset.get() + 1, arrival.tags_code.get());
+        if !woken.is_empty() {
+            // Not on the dispatcher's thread: it has other messages to pass on.
+            runtime.spawn(async move { answer_woken(&broker, woken) });
+        }
+    }));
+    tokio::spawn(tick(Arc::downgrade(broker)));
+}
+
+/// Answers every pull that waits; none is held from now on.
+pub(crate) fn stop(broker: &Arc<Broker>) {
+    let woken = broker.hold.stop();
+    answer_woken(broker, woken);
+}
+
+fn answer_woken(broker: &Arc<Broker>, woken: Vec<Held<HeldPull>>) {
+    for held in woken {
+        let HeldPull { conn, cmd, .. } = held.pull;
+        answer(broker, &conn, cmd, false);
+    }
+}
+
+async fn tick(broker: Weak<Broker>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut rechecked = tokio::time::Instant::now();
+    loop {
+        let now = ticks.tick().await;
+        let Some(broker) = broker.upgrade() else { return };
+        let mut woken = broker.hold.due(broker.clock.monotonic());
+        if now.duration_since(rechecked) >= RECHECK {
+            rechecked = now;
+            woken.extend(broker.hold.moved(|topic, queue_id| {
+                broker.store.find_queue(topic, queue_id).map_or(0, |queue| broker.store.max_offset(queue).get())
+            }));
+        }
+        answer_woken(&broker, woken);
+    }
+}

@@ -1,0 +1,80 @@
+//! QUERY_MESSAGE 12 and VIEW_MESSAGE_BY_ID 33: messages by key and by place.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Broker, Refusal, Route};
+use crate::{
+    message::StoredMessage,
+    remoting::{
+        Body, Command, Connection,
+        codes::{request, response},
+    },
+    store::Query,
+    types::{PhysicalOffset, StoreTimestamp},
+};
+
+/// The codes that this file answers.
+pub(super) const ROUTES: &[(i32, Route)] = &[
+    (request::QUERY_MESSAGE, Route::Take(|broker, conn, cmd| aside(broker, conn, cmd, query))),
+    (request::VIEW_MESSAGE_BY_ID, Route::Take(|broker, conn, cmd| aside(broker, conn, cmd, view))),
+];
+
+/// Messages that a query for a unique key returns at most: clients pick the one they mean.
+const UNIQUE_KEY_MAX: usize = 32;
+
+/// The message's bytes as they lie in the log, kept mapped until they are sent.
+pub(super) fn bytes_of(message: &StoredMessage) -> Bytes {
+    Bytes::from_owner(message.lease().clone())
+}
+
+/// Answers on a thread that may wait for the disk: index files and old messages are seldom in memory.
+fn aside(
+    broker: &Arc<Broker>,
+    conn: &Arc<Connection>,
+    cmd: Command,
+    answer: fn(&Broker, &Command) -> Result<Command, Refusal>,
+) {
+    let (broker, conn) = (Arc::clone(broker), Arc::clone(conn));
+    broker.runtime.clone().spawn_blocking(move || Broker::reply(&conn, &cmd, answer(&broker, &cmd)));
+}
+
+fn query(broker: &Broker, cmd: &Command) -> Result<Command, Refusal> {
+    let fields = &cmd.fields;
+    let (topic, key) = (fields.text("topic")?, fields.text("key")?);
+    let unique = fields.get("_UNIQUE_KEY_QUERY").is_some_and(|flag| flag == "true");
+    let max = if unique { UNIQUE_KEY_MAX } else { usize::try_from(fields.parse::<i32>("maxNum")?).unwrap_or(0) };
+    let mut hits = broker.store.query_raw(&Query {
+        topic,
+        key,
+        index_type: fields.get("indexType").filter(|kind| !kind.is_empty()),
+        max,
+        begin: StoreTimestamp(fields.parse("beginTimestamp")?),
+        end: StoreTimestamp(fields.parse("endTimestamp")?),
+    })?;
+    // The index gives the newest first, RocketMQ answers in the order of the log.
+    hits.offsets.sort_unstable();
+    let mut body = Body::empty();
+    for offset in hits.offsets {
+        if let Some(message) = broker.store.message_at(offset)? {
+            body.push(bytes_of(&message));
+        }
+    }
+    let answer = cmd
+        .reply(if body.is_empty() { response::QUERY_NOT_FOUND } else { response::SUCCESS })
+        .with_field("indexLastUpdateTimestamp", hits.last_update_timestamp)
+        .with_field("indexLastUpdatePhyoffset", hits.last_update_offset);
+    if body.is_empty() {
+        return Ok(answer.with_remark(format!("no message of {topic} with this key in this time")));
+    }
+    Ok(answer.with_body(body))
+}
+
+fn view(broker: &Broker, cmd: &Command) -> Result<Command, Refusal> {
+    let offset = PhysicalOffset(cmd.fields.parse("offset")?);
+    match broker.store.message_at(offset)? {
+        Some(message) => Ok(cmd.reply(response::SUCCESS).with_body(bytes_of(&message))),
+        None => Err(Refusal::new(response::SYSTEM_ERROR, format!("there is no message at {offset}"))),
+    }
+}

@@ -1,0 +1,446 @@
+//! The delay service: messages that wait in SCHEDULE_TOPIC_XXXX, one queue a level, until they are due.
+//!
+//! Owns `delayOffset.json` (level -> next queue offset) and one thread. A queue entry's tags code is the time at which
+//! the message is due (FORMAT.md, "ConsumeQueue entry"). Each turn ([`Schedule::step`]) looks at the head of every
+//! level, puts what is due to its real topic and queue, in order, and says when the next turn is worth taking.
+//!
+//! Invariants: an offset moves past a message only after its copy is in the log, and reaches the file only after that
+//! copy is durable. So a crash can deliver a message twice, as RocketMQ's can, and never loses one.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{
+    Broker,
+    json::{ConfigFile, DataVersion, Json},
+    names,
+    property_text::rewritten,
+};
+use crate::{
+    consume_queue::ExtUnit,
+    error::{Error, Result},
+    filter::Filter,
+    format::properties,
+    message::{GetStatus, Message, PutStatus, Queue, StoredMessage},
+    store::{Appended, GetRequest, Store},
+    types::{PhysicalOffset, QueueOffset, StoreTimestamp, SysFlag, TagsCode, TransactionType},
+};
+
+/// The longest sleep: a message put to the first level is seen this soon.
+const TURN: Duration = Duration::from_millis(100);
+/// How long to leave a level alone whose message could not be put.
+const RETRY: Duration = Duration::from_secs(1);
+/// Messages delivered by one put.
+const BATCH: usize = 32;
+/// Puts of one level before the next level has its turn.
+const ROUNDS: usize = 64;
+
+/// Properties that end with the delay, and the checksum of the record they stood in.
+const ENDED: [&str; 4] =
+    [properties::DELAY, properties::TIMER_DELIVER_MS, properties::TIMER_DELAY_SEC, properties::CRC32];
+
+/// A delay on the way into the store.
+pub(super) struct Delay {
+    level: i32,
+    level_text: String,
+    real_topic: String,
+    real_queue: String,
+}
+
+impl Delay {
+    /// The delay that `level` asks for; `None` when it asks for none, or when the message is part of a transaction
+    /// that is not committed.
+    pub(super) fn of(
+        broker: &Broker,
+        level: i32,
+        sys_flag: SysFlag,
+        topic: &str,
+        queue_id: i32,
+    ) -> Option<Self> {
+        let delayed = matches!(sys_flag.transaction(), TransactionType::None | TransactionType::Commit);
+        let levels = i32::try_from(broker.schedule.levels.len()).unwrap_or(i32::MAX);
+        let level = level.min(levels);
+        (level > 0 && delayed).then(|| Self {
+            level,
+            level_text: level.to_string(),
+            real_topic: topic.to_owned(),
+            real_queue: queue_id.to_string(),
+        })
+    }
+
+    /// What the waiting message carries.
+    pub(super) fn properties(&self) -> [(&'static str, &str); 3] {
+        [
+            (properties::DELAY, &self.level_text),
+            (properties::REAL_TOPIC, &self.real_topic),
+            (properties::REAL_QID, &self.real_queue),
+        ]
+    }
+
+    /// The queue of SCHEDULE_TOPIC_XXXX that it waits in.
+    pub(super) const fn queue_id(&self) -> i32 {
+        self.level - 1
+    }
+}
+
+/// Where a level stands, and what may be said of it in the file.
+#[derive(Debug)]
+struct Table {
+    /// Level -> offset of the next message to deliver.
+    offsets: BTreeMap<i32, i64>,
+    /// Level -> offset whose messages are all delivered durably.
+    durable: BTreeMap<i32, i64>,
+    /// Offsets whose copies end at a place that was not durable yet, in the order of those places.
+    pending: VecDeque<(i32, i64, PhysicalOffset)>,
+    version: DataVersion,
+}
+
+/// The delay service.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    /// Milliseconds of each level, the first being level 1.
+    levels: Vec<i64>,
+    table: Mutex<Table>,
+    file: ConfigFile,
+    signal: Arc<Signal>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Ends the thread's sleep.
+#[derive(Debug, Default)]
+struct Signal {
+    stopped: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Signal {
+    fn stop(&self) {
+        *self.stopped.lock() = true;
+        self.wake.notify_all();
+    }
+
+    /// Sleeps; whether to go on.
+    fn sleep(&self, time: Duration) -> bool {
+        let mut stopped = self.stopped.lock();
+        if !*stopped {
+            self.wake.wait_for(&mut stopped, time.max(Duration::from_millis(1)));
+        }
+        !*stopped
+    }
+}
+
+impl Drop for Schedule {
+    fn drop(&mut self) {
+        self.signal.stop();
+    }
+}
+
+impl Schedule {
+    /// Reads `delayOffset.json`. `levels` are the delays in milliseconds.
+    pub(crate) fn load(file: ConfigFile, levels: Vec<i64>, now: StoreTimestamp) -> Result<Self> {
+        let table = file.load(read_table)?.unwrap_or_else(|| Table {
+            offsets: BTreeMap::new(),
+            durable: BTreeMap::new(),
+            pending: VecDeque::new(),
+            version: DataVersion::new(now.get()),
+        });
+        Ok(Self {
+            levels,
+            table: Mutex::new(table),
+            file,
+            signal: Arc::default(),
+            thread: Mutex::new(None),
+        })
+    }
+
+    /// Starts the thread.
+    pub(crate) fn start(broker: &Arc<Broker>) -> Result<()> {
+        let (weak, signal) = (Arc::downgrade(broker), Arc::clone(&broker.schedule.signal));
+        let period = Duration::from_millis(broker.config.save_delay_offsets_ms);
+        let thread = std::thread::Builder::new()
+            .name("delay".into())
+            .spawn(move || run(&weak, &signal, period))
+            .map_err(Error::io("start", "the delay thread"))?;
+        *broker.schedule.thread.lock() = Some(thread);
+        Ok(())
+    }
+
+    /// Delivers nothing more; returns when the thread has ended.
+    pub(crate) fn stop(&self) {
+        self.signal.stop();
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the delay thread ended by a panic");
+        }
+    }
+
+    /// Writes `delayOffset.json`. `durable` is where the log is durable to.
+    pub(crate) fn save(&self, durable: PhysicalOffset) -> Result<()> {
+        let json = {
+            let mut table = self.table.lock();
+            while table.pending.front().is_some_and(|(_, _, end)| *end <= durable) {
+                if let Some((level, offset, _)) = table.pending.pop_front() {
+                    table.durable.insert(level, offset);
+                }
+            }
+            table_json(&table.durable, table.version)
+        };
+        self.file.save(&json)
+    }
+
+    /// As `delayOffset.json`: where each level stands now.
+    pub(crate) fn to_json(&self) -> Json {
+        let table = self.table.lock();
+        table_json(&table.offsets, table.version)
+    }
+
+    /// The next offset to deliver of `level`.
+    pub(crate) fn offset(&self, level: i32) -> i64 {
+        self.table.lock().offsets.get(&level).copied().unwrap_or(0)
+    }
+
+    /// Levels that there are.
+    pub(crate) fn level_count(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// Moves a level on to `offset`; what was delivered before it ends at `end` in the log.
+    fn advance(&self, level: i32, offset: i64, end: PhysicalOffset, now: StoreTimestamp) {
+        let mut table = self.table.lock();
+        table.offsets.insert(level, offset);
+        table.pending.push_back((level, offset, end));
+        table.version.step(now.get());
+    }
+
+    /// Delivers what is due on every level; how long until something may be.
+    pub(crate) fn step(&self, broker: &Broker) -> Duration {
+        let mut pause = TURN;
+        for (n, delay) in self.levels.iter().enumerate() {
+            let Ok(queue_id) = i32::try_from(n) else { break };
+            let Some(queue) = broker.store.find_queue(names::SCHEDULE_TOPIC, queue_id) else { continue };
+            for _ in 0..ROUNDS {
+                if *self.signal.stopped.lock() {
+                    return Duration::ZERO;
+                }
+                match self.deliver(broker, queue_id + 1, queue, *delay) {
+                    Ok(Turn::More) => {}
+                    Ok(Turn::Wait(wait)) => {
+                        pause = pause.min(wait);
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::warn!(level = queue_id + 1, %error, "delayed messages not delivered, trying again");
+                        break;
+                    }
+                }
+            }
+        }
+        pause
+    }
+
+    fn deliver(&self, broker: &Broker, level: i32, queue: Queue, delay: i64) -> Result<Turn> {
+        let store = &broker.store;
+        let kept = self.offset(level);
+        let (min, max) = (store.min_offset(queue).get(), store.max_offset(queue).get());
+        let offset = kept.clamp(min, max.max(min));
+        if offset != kept {
+            tracing::warn!(level, kept, min, max, "the delay offset lies outside of its queue, corrected");
+            self.advance(level, offset, PhysicalOffset::ZERO, broker.clock.now());
+        }
+        if offset >= max {
+            return Ok(Turn::Wait(TURN));
+        }
+        let due = Due::new(broker.clock.now(), delay);
+        let request = GetRequest {
+            queue,
+            offset: QueueOffset(offset),
+            max_messages: BATCH,
+            max_bytes: usize::MAX,
+            max_scan: BATCH,
+            filter: Some(&due),
+        };
+        let found = store.fetch(&request)?;
+        let messages = found.messages;
+        let Some(last) = messages.last() else {
+            let next = found.next_offset.get();
+            if found.status != GetStatus::NoMatchedMessage && next > offset {
+                tracing::warn!(level, offset, next, "delayed messages are gone from the log");
+                self.advance(level, next, PhysicalOffset::ZERO, broker.clock.now());
+                return Ok(Turn::More);
+            }
+            return Ok(Turn::Wait(due.wait()));
+        };
+        let next = last.queue_offset().get() + 1;
+        let end = put_real(broker, &messages)?;
+        self.advance(level, next, end, broker.clock.now());
+        Ok(Turn::More)
+    }
+}
+
+enum Turn {
+    /// There may be more that is due.
+    More,
+    /// Nothing is due for this long.
+    Wait(Duration),
+}
+
+/// Lets queue entries pass while they are due, and none behind the first that is not.
+struct Due {
+    now: i64,
+    /// A due time later than this was set by another clock or another `messageDelayLevel`: due at once, as in RocketMQ.
+    latest: i64,
+    closed: AtomicBool,
+    next: AtomicI64,
+}
+
+impl Due {
+    fn new(now: StoreTimestamp, delay: i64) -> Self {
+        let now = now.get();
+        Self { now, latest: now.saturating_add(delay), closed: AtomicBool::new(false), next: AtomicI64::new(0) }
+    }
+
+    /// How long until the first entry that did not pass is due.
+    fn wait(&self) -> Duration {
+        if !self.closed.load(Ordering::Relaxed) {
+            return TURN;
+        }
+        let ms = self.next.load(Ordering::Relaxed).saturating_sub(self.now);
+        Duration::from_millis(u64::try_from(ms).unwrap_or(0)).min(TURN)
+    }
+}
+
+impl Filter for Due {
+    fn by_queue_entry(&self, tags_code: TagsCode, _ext: Option<&ExtUnit>) -> bool {
+        if self.closed.load(Ordering::Relaxed) {
+            return false;
+        }
+        let due = tags_code.get();
+        if due <= self.now || due > self.latest {
+            return true;
+        }
+        self.next.store(due, Ordering::Relaxed);
+        self.closed.store(true, Ordering::Relaxed);
+        false
+    }
+}
+
+/// A delayed message as it goes to its real topic.
+struct Real<'a> {
+    stored: &'a StoredMessage,
+    queue: Queue,
+    properties: Vec<u8>,
+}
+
+impl<'a> Real<'a> {
+    fn new(store: &Store, stored: &'a StoredMessage) -> Option<Self> {
+        let record = stored.record();
+        let topic = record.properties.get(properties::REAL_TOPIC)?;
+        let queue_id = record.properties.get(properties::REAL_QID)?.parse().ok().filter(|id: &i32| *id >= 0)?;
+        if !names::is_topic(topic) || matches!(topic, names::HALF_TOPIC | names::SCHEDULE_TOPIC) {
+            return None;
+        }
+        let queue = store.queue(topic, queue_id).ok()?;
+        let properties = rewritten(record.properties.raw(), &ENDED, &[(properties::WAIT, "false")]);
+        Some(Self { stored, queue, properties })
+    }
+
+    fn message(&self) -> Message<'_> {
+        let record = self.stored.record();
+        Message::new(self.queue, record.body)
+            .properties_raw(self.properties.as_slice())
+            .flag(record.flag)
+            .sys_flag(record.sys_flag)
+            .born_timestamp(record.born_timestamp)
+            .born_host(record.born_host)
+            .store_host(record.store_host)
+            .reconsume_times(record.reconsume_times)
+            .wait_store(false)
+    }
+}
+
+/// Puts messages to their real topics; where the last one ends in the log. A message that can never be put is left out,
+/// or it would keep back all behind it.
+fn put_real(broker: &Broker, messages: &[StoredMessage]) -> Result<PhysicalOffset> {
+    let real: Vec<_> = messages
+        .iter()
+        .filter_map(|stored| {
+            let real = Real::new(&broker.store, stored);
+            if real.is_none() {
+                tracing::error!(offset = %stored.physical_offset(), "a delayed message names no real queue, left out");
+            }
+            real
+        })
+        .collect();
+    let all: Vec<_> = real.iter().map(Real::message).collect();
+    if all.len() > 1
+        && let Ok(stored) = broker.store.put_batch(&all)
+    {
+        return Ok(stored.into_iter().map(end_of).max().unwrap_or_default());
+    }
+    let mut end = PhysicalOffset::ZERO;
+    for message in &all {
+        match broker.store.put(message) {
+            Ok(stored) => end = end.max(end_of(stored)),
+            Err(error) if matches!(error.put_status(), PutStatus::MessageIllegal | PutStatus::PropertiesSizeExceeded) => {
+                tracing::error!(%error, "a delayed message cannot be delivered, left out");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(end)
+}
+
+#[allow(clippy::needless_pass_by_value)] // ends the wait that nobody waits for
+fn end_of(stored: Appended) -> PhysicalOffset {
+    stored.physical_offset().plus(stored.size())
+}
+
+fn run(broker: &Weak<Broker>, signal: &Signal, period: Duration) {
+    let mut saved = None;
+    loop {
+        // Held for the turn only: a broker that is dropped without being stopped ends this thread, too.
+        let Some(broker) = broker.upgrade() else { return };
+        let pause = broker.schedule.step(&broker);
+        let now = broker.clock.monotonic();
+        if now.saturating_sub(*saved.get_or_insert(now)) >= period {
+            saved = Some(now);
+            if let Err(error) = broker.schedule.save(broker.store.status().durable_offset) {
+                tracing::error!(%error, "delayOffset.json not saved");
+            }
+        }
+        drop(broker);
+        if !signal.sleep(pause) {
+            return;
+        }
+    }
+}
+
+fn table_json(offsets: &BTreeMap<i32, i64>, version: DataVersion) -> Json {
+    let pairs = offsets.iter().map(|(level, offset)| (*level, Json::from(*offset)));
+    Json::map([("dataVersion", version.to_json()), ("offsetTable", Json::map(pairs))])
+}
+
+fn read_table(json: &Json) -> Result<Table, String> {
+    let mut offsets = BTreeMap::new();
+    for (level, offset) in json.get("offsetTable").ok_or("no offsetTable")?.pairs() {
+        let level = level.int().and_then(|level| i32::try_from(level).ok());
+        let (Some(level), Some(offset)) = (level, offset.int()) else {
+            return Err("offsetTable holds what is no level or no offset".into());
+        };
+        offsets.insert(level, offset);
+    }
+    let version = DataVersion::from_json(json.get("dataVersion")).unwrap_or_default();
+    Ok(Table { durable: offsets.clone(), offsets, pending: VecDeque::new(), version })
+}

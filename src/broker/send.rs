@@ -1,0 +1,462 @@
+//! SEND_MESSAGE 10, SEND_MESSAGE_V2 310 and SEND_BATCH_MESSAGE 320: from the wire into the store.
+//!
+//! Every send of one read comes here together ([`serve`]). Each is checked and made into a [`Prepared`]; neighbours go
+//! into the store by one `put_batch`, a client's batch by one of its own, all in the order in which they came. Answers
+//! leave when the messages are as durable as was asked: from the thread that finds them so, never by blocking this one.
+
+use std::{
+    net::SocketAddr,
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+
+use super::{
+    Broker, Refusal, Route, batch_body, names,
+    property_text::{Marks, POP_CHECK, TIMERS, rewritten},
+    send_header::SendHeader,
+    topics::{TopicConfig, perm},
+};
+use crate::{
+    error::Error,
+    format::properties,
+    message::{Message, PutStatus, Queue},
+    remoting::{
+        Command, Connection,
+        codes::{request, response},
+    },
+    store::Appended,
+    types::{StoreTimestamp, SysFlag},
+};
+
+/// Topics that no client may send to: the broker writes them itself.
+const NOT_FOR_CLIENTS: [&str; 6] = [
+    names::SCHEDULE_TOPIC,
+    names::HALF_TOPIC,
+    names::OP_HALF_TOPIC,
+    "TRANS_CHECK_MAX_TIME_TOPIC",
+    "SELF_TEST_TOPIC",
+    "OFFSET_MOVED_EVENT",
+];
+/// Queues of a dead-letter topic.
+const DLQ_QUEUES: i32 = 1;
+
+/// One message on its way into the store, owning what [`Message`] borrows.
+struct Part {
+    body: Bytes,
+    properties: Vec<u8>,
+    flag: i32,
+}
+
+/// A send that passed every check: one message, or a client's batch.
+struct Prepared {
+    queue: Queue,
+    parts: Vec<Part>,
+    sys_flag: SysFlag,
+    born_timestamp: StoreTimestamp,
+    born_host: SocketAddr,
+    reconsume_times: i32,
+    wait: bool,
+    batch: bool,
+    /// The queue that the producer is told, which for a delayed message is not the one written to.
+    queue_id: i32,
+    unique_key: Option<String>,
+    /// `None` for a one-way send.
+    answer: Option<Command>,
+}
+
+/// The codes that this file answers.
+pub(super) const ROUTES: &[(i32, Route)] = &[
+    (request::SEND_MESSAGE, Route::Batch(serve)),
+    (request::SEND_MESSAGE_V2, Route::Batch(serve)),
+    (request::SEND_BATCH_MESSAGE, Route::Batch(serve)),
+];
+
+impl Broker {
+    /// A queue of a topic that has `queues`, another one each time.
+    pub(super) fn any_queue(&self, queues: i32) -> i32 {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let queues = u32::try_from(queues).unwrap_or(0).max(1);
+        i32::try_from(NEXT.fetch_add(1, Relaxed) % queues).unwrap_or(0)
+    }
+
+    /// An id for a message whose producer gave it none: as RocketMQ's clients make theirs, 16 bytes of host, process,
+    /// start, time and number as hex digits.
+    fn unique_key(&self) -> String {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let host = match self.store_host.ip() {
+            std::net::IpAddr::V4(host) => host.octets(),
+            std::net::IpAddr::V6(host) => {
+                let [.., a, b, c, d] = host.octets();
+                [a, b, c, d]
+            }
+        };
+        let [.., p2, p1] = process::id().to_be_bytes();
+        let [.., b4, b3, b2, b1] = self.boot_time.get().to_be_bytes();
+        let [.., t4, t3, t2, t1] = (self.clock.now().get() - self.boot_time.get()).to_be_bytes();
+        let number = NEXT.fetch_add(1, Relaxed).to_be_bytes();
+        let rest = [p2, p1, b4, b3, b2, b1, t4, t3, t2, t1];
+        host.iter().chain(&rest).chain(&number).map(|byte| format!("{byte:02X}")).collect()
+    }
+}
+
+/// Takes the sends of one read, in their order.
+fn serve(broker: &Arc<Broker>, conn: &Arc<Connection>, requests: Vec<Command>) {
+    let mut singles = Vec::new();
+    for request in requests {
+        let answer = (!request.is_oneway()).then(|| blank_answer(broker, &request));
+        match prepare(broker, conn, &request, answer.clone()) {
+            Ok(prepared) if prepared.batch => {
+                // Flushed first, so that the order of the queue is the order on the connection.
+                put_singles(broker, conn, std::mem::take(&mut singles));
+                put_client_batch(broker, conn, prepared);
+            }
+            Ok(prepared) => singles.push(prepared),
+            Err(refusal) => refuse(conn, answer, &refusal),
+        }
+    }
+    put_singles(broker, conn, singles);
+}
+
+/// What every answer to a send has.
+fn blank_answer(broker: &Broker, request: &Command) -> Command {
+    request
+        .reply(response::SYSTEM_ERROR)
+        .with_field(properties::MSG_REGION, &broker.config.region_id)
+        .with_field(properties::TRACE_ON, broker.live.trace_on.load(Relaxed))
+}
+
+fn refuse(conn: &Connection, answer: Option<Command>, refusal: &Refusal) {
+    if let Some(mut answer) = answer {
+        answer.code = refusal.code;
+        answer.remark = Some(refusal.remark.clone());
+        conn.send(answer);
+    }
+}
+
+fn prepare(
+    broker: &Arc<Broker>,
+    conn: &Connection,
+    request: &Command,
+    answer: Option<Command>,
+) -> Result<Prepared, Refusal> {
+    let header = SendHeader::read(request)?;
+    let topic = check(broker, &header)?;
+    let queue_id = match header.queue_id {
+        asked if asked < 0 => broker.any_queue(topic.write_queues),
+        asked => asked,
+    };
+    let sys_flag = SysFlag(header.sys_flag).with(SysFlag::MULTI_TAGS, topic.filter_type == "MULTI_TAG")
+        .with(SysFlag::BORN_HOST_V6 | SysFlag::STORE_HOST_V6, false);
+    let marks = Marks::of(header.properties);
+    let mut prepared = Prepared {
+        queue: broker.store.queue(&topic.name, queue_id)?,
+        parts: Vec::new(),
+        sys_flag,
+        born_timestamp: StoreTimestamp(header.born_timestamp),
+        born_host: conn.peer(),
+        reconsume_times: header.reconsume_times,
+        wait: !marks.no_wait,
+        batch: header.batch,
+        queue_id,
+        unique_key: marks.unique_key.map(str::to_owned),
+        answer,
+    };
+    let body = request.body.to_bytes();
+    if body.is_empty() {
+        return Err(illegal("a message needs a body"));
+    }
+    if header.batch {
+        prepared.parts = batch_parts(broker, &header, &marks, &body)?;
+    } else {
+        single_part(broker, &header, &marks, body, &topic, &mut prepared)?;
+    }
+    Ok(prepared)
+}
+
+/// The checks that a send must pass before its topic is made, and the topic.
+fn check(broker: &Arc<Broker>, header: &SendHeader<'_>) -> Result<Arc<TopicConfig>, Refusal> {
+    names::check_topic(header.topic)?;
+    if NOT_FOR_CLIENTS.contains(&header.topic) {
+        let remark = format!("{} is written by the broker only", header.topic);
+        return Err(Refusal::new(response::NO_PERMISSION, remark));
+    }
+    if !perm::is_writeable(broker.live.permission.load(Relaxed)) {
+        let remark = format!("the broker {} takes no messages", broker.config.name);
+        return Err(Refusal::new(response::NO_PERMISSION, remark));
+    }
+    let unit = match (header.unit_mode, header.topic.starts_with(names::RETRY_PREFIX)) {
+        (false, _) => 0,
+        (true, false) => super::topics::SYS_FLAG_UNIT,
+        (true, true) => super::topics::SYS_FLAG_UNIT_SUB,
+    };
+    let topic = broker
+        .topic_for_send(header.topic, header.default_topic, header.default_queues, unit)
+        .ok_or_else(|| {
+            Refusal::new(response::TOPIC_NOT_EXIST, format!("there is no topic {}, create it first", header.topic))
+        })?;
+    let queues = topic.write_queues.max(topic.read_queues);
+    if header.queue_id >= queues || queues <= 0 {
+        let remark = format!("there is no queue {}, topic {} has {queues}", header.queue_id, topic.name);
+        return Err(Refusal::new(response::INVALID_PARAMETER, remark));
+    }
+    Ok(topic)
+}
+
+fn illegal(remark: impl Into<String>) -> Refusal {
+    Refusal::new(response::MESSAGE_ILLEGAL, remark)
+}
+
+/// Makes the one message of an ordinary send, and chooses the queue that it waits in when it is delayed.
+fn single_part(
+    broker: &Arc<Broker>,
+    header: &SendHeader<'_>,
+    marks: &Marks<'_>,
+    body: Bytes,
+    topic: &TopicConfig,
+    prepared: &mut Prepared,
+) -> Result<(), Refusal> {
+    let mut target = (topic.name.clone(), prepared.queue_id);
+    let mut level = marks.delay_level;
+    if header.topic.starts_with(names::RETRY_PREFIX)
+        && let Some(dead) = dead_letter_topic(broker, header)?
+    {
+        target = (dead, broker.any_queue(DLQ_QUEUES));
+        prepared.queue = broker.store.queue(&target.0, target.1)?;
+        level = 0;
+    }
+    if marks.transaction && !(header.reconsume_times > 0 && level > 0) {
+        return Err(Refusal::new(response::NO_PERMISSION, "this broker takes no transactional messages"));
+    }
+    if marks.timer && level <= 0 {
+        let remark = "this broker delivers at no arbitrary time (timerWheelEnable=false): use a delay level";
+        return Err(Refusal::new(response::SYSTEM_ERROR, remark));
+    }
+    if marks.inner_batch {
+        return Err(illegal("a single message cannot say that it is a batch"));
+    }
+    let made;
+    let unique_key = match marks.unique_key {
+        Some(key) => key,
+        None => {
+            made = broker.unique_key();
+            &made
+        }
+    };
+    let trace_on = if broker.live.trace_on.load(Relaxed) { "true" } else { "false" };
+    let mut drop = vec![POP_CHECK];
+    let mut add = vec![
+        (properties::MSG_REGION, broker.config.region_id.as_str()),
+        (properties::TRACE_ON, trace_on),
+        (properties::CLUSTER, broker.config.cluster.as_str()),
+    ];
+    if marks.unique_key.is_none() {
+        add.push((properties::UNIQ_KEY, unique_key));
+    }
+    let delay = super::schedule::Delay::of(broker, level, prepared.sys_flag, &target.0, target.1);
+    match &delay {
+        Some(delay) => {
+            drop.extend(TIMERS);
+            add.extend(delay.properties());
+            prepared.queue = broker.store.queue(names::SCHEDULE_TOPIC, delay.queue_id())?;
+        }
+        // A dead letter is not delayed any more.
+        None if marks.delay_level > 0 && level == 0 => drop.push(properties::DELAY),
+        None => {}
+    }
+    prepared.unique_key = Some(unique_key.to_owned());
+    let text = rewritten(header.properties.as_bytes(), &drop, &add);
+    prepared.parts.push(Part { body, properties: text, flag: header.flag });
+    Ok(())
+}
+
+/// The dead-letter topic, when a message that a consumer sends to its retry topic has been tried often enough, or when
+/// the group consumes in order and so cannot wait for a retry.
+fn dead_letter_topic(broker: &Arc<Broker>, header: &SendHeader<'_>) -> Result<Option<String>, Refusal> {
+    let name = header.topic.trim_start_matches(names::RETRY_PREFIX);
+    let group = broker.group(name).ok_or_else(|| {
+        Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, format!("there is no group {name}"))
+    })?;
+    let limit = header.max_reconsume_times.unwrap_or(group.retry_max_times);
+    if header.reconsume_times <= limit && !broker.locks.is_held(broker.clock.monotonic(), name) {
+        return Ok(None);
+    }
+    let dead = names::dlq_topic(name);
+    broker.ensure_topic(&dead, DLQ_QUEUES, perm::READ | perm::WRITE, 0);
+    Ok(Some(dead))
+}
+
+/// The messages of a client's batch, each with the properties that the client gave it.
+fn batch_parts(
+    broker: &Broker,
+    header: &SendHeader<'_>,
+    marks: &Marks<'_>,
+    body: &Bytes,
+) -> Result<Vec<Part>, Refusal> {
+    if header.topic.starts_with(names::RETRY_PREFIX) {
+        return Err(illegal(format!("no batch can go to the retry topic {}", header.topic)));
+    }
+    if marks.delay_level > 0 || marks.transaction || marks.timer {
+        return Err(illegal("a batch cannot be delayed nor be part of a transaction"));
+    }
+    let limit = broker.config.store.max_message_size;
+    if body.len() > limit {
+        return Err(too_large(limit));
+    }
+    let parts = batch_body::split(body).ok_or_else(|| illegal("the body is no batch of messages"))?;
+    Ok(parts
+        .into_iter()
+        .map(|part| Part {
+            body: body.slice_ref(part.body),
+            properties: part.properties.to_vec(),
+            flag: part.flag,
+        })
+        .collect())
+}
+
+fn too_large(limit: usize) -> Refusal {
+    illegal(format!(
+        "the message is too large: a body may have {limit} bytes (maxMessageSize), its properties {}",
+        crate::format::message::MAX_PROPERTIES
+    ))
+}
+
+impl Prepared {
+    fn messages<'a>(&'a self, broker: &'a Broker) -> impl Iterator<Item = Message<'a>> {
+        self.parts.iter().map(|part| {
+            Message::new(self.queue, &part.body)
+                .properties_raw(part.properties.as_slice())
+                .flag(part.flag)
+                .sys_flag(self.sys_flag)
+                .born_timestamp(self.born_timestamp)
+                .born_host(self.born_host)
+                .store_host(broker.store_host)
+                .reconsume_times(self.reconsume_times)
+                .wait_store(self.wait)
+        })
+    }
+
+    /// The answer to a send that was stored.
+    fn stored(&mut self, ids: String, first: &Appended) -> Option<Command> {
+        let mut answer = self.answer.take()?;
+        answer.code = response::SUCCESS;
+        answer.fields.set("msgId", ids);
+        answer.fields.set("queueId", self.queue_id);
+        answer.fields.set("queueOffset", first.queue_offset());
+        if let Some(key) = &self.unique_key {
+            answer.fields.set("transactionId", key);
+        }
+        Some(answer)
+    }
+}
+
+/// Stores single messages by one call, and each for itself when that fails: one bad message must not refuse others.
+fn put_singles(broker: &Arc<Broker>, conn: &Arc<Connection>, mut singles: Vec<Prepared>) {
+    if singles.len() > 1 {
+        let messages: Vec<_> = singles.iter().flat_map(|single| single.messages(broker)).collect();
+        let stored = broker.store.put_batch(&messages);
+        drop(messages);
+        if let Ok(stored) = stored {
+            return answer_all(conn, &mut singles, stored.into_iter().collect());
+        }
+    }
+    for mut single in singles {
+        let stored = single.messages(broker).next().map(|message| broker.store.put(&message));
+        match stored {
+            Some(Ok(appended)) => answer_all(conn, std::slice::from_mut(&mut single), vec![appended]),
+            Some(Err(error)) => refuse(conn, single.answer, &put_refusal(broker, &error)),
+            None => {}
+        }
+    }
+}
+
+/// Stores a client's batch: all of it or nothing.
+fn put_client_batch(broker: &Arc<Broker>, conn: &Arc<Connection>, mut batch: Prepared) {
+    let stored = {
+        let messages: Vec<_> = batch.messages(broker).collect();
+        broker.store.put_batch(&messages)
+    };
+    let stored: Vec<Appended> = match stored {
+        Ok(stored) => stored.into_iter().collect(),
+        Err(error) => return refuse(conn, batch.answer, &put_refusal(broker, &error)),
+    };
+    let ids = stored.iter().map(Appended::message_id).collect::<Vec<_>>().join(",");
+    let answer = stored.first().and_then(|first| batch.stored(ids, first));
+    if let Some(last) = stored.into_iter().next_back() {
+        send_when_durable(conn, last, answer.into_iter().collect());
+    }
+}
+
+/// Answers single sends: those that do not wait for the disk now, the others together when the last is durable.
+fn answer_all(conn: &Arc<Connection>, singles: &mut [Prepared], stored: Vec<Appended>) {
+    let mut waiting = Vec::new();
+    let mut last = None;
+    for (single, appended) in singles.iter_mut().zip(stored) {
+        let answer = single.stored(appended.message_id(), &appended);
+        if single.wait {
+            waiting.extend(answer);
+            last = Some(appended);
+        } else {
+            send_when_durable(conn, appended, answer.into_iter().collect());
+        }
+    }
+    if let Some(last) = last {
+        send_when_durable(conn, last, waiting);
+    }
+}
+
+fn send_when_durable(conn: &Arc<Connection>, stored: Appended, answers: Vec<Command>) {
+    if answers.is_empty() {
+        // Nobody asked to be told; the flusher does its work all the same.
+        drop(stored);
+        return;
+    }
+    let conn = Arc::clone(conn);
+    stored.on_durable(move |result| {
+        let (code, remark) = match result {
+            Ok(status) => put_code(status),
+            Err(error) => (put_code(error.put_status()).0, Some(error.to_string())),
+        };
+        for mut answer in answers {
+            answer.code = code;
+            answer.remark.clone_from(&remark);
+            conn.send(answer);
+        }
+    });
+}
+
+fn put_refusal(broker: &Broker, error: &Error) -> Refusal {
+    match error.put_status() {
+        PutStatus::MessageIllegal | PutStatus::PropertiesSizeExceeded
+            if matches!(error, Error::BodyTooLarge { .. } | Error::PropertiesTooLarge { .. }) =>
+        {
+            too_large(broker.config.store.max_message_size)
+        }
+        status => Refusal::new(put_code(status).0, error.to_string()),
+    }
+}
+
+/// The response code by which RocketMQ reports a status of the store.
+pub(super) fn put_code(status: PutStatus) -> (i32, Option<String>) {
+    let remark = |text: &str| Some(text.to_owned());
+    match status {
+        PutStatus::Ok => (response::SUCCESS, None),
+        PutStatus::FlushDiskTimeout => (response::FLUSH_DISK_TIMEOUT, None),
+        PutStatus::FlushSlaveTimeout => (response::FLUSH_SLAVE_TIMEOUT, None),
+        PutStatus::SlaveNotAvailable => (response::SLAVE_NOT_AVAILABLE, None),
+        PutStatus::ServiceNotAvailable => {
+            (response::SERVICE_NOT_AVAILABLE, remark("the store takes no messages now"))
+        }
+        PutStatus::MessageIllegal | PutStatus::PropertiesSizeExceeded => {
+            (response::MESSAGE_ILLEGAL, remark("the message breaks a limit of the store"))
+        }
+        PutStatus::OsPageCacheBusy => (response::SYSTEM_BUSY, remark("the broker is busy, try again later")),
+        PutStatus::CreateMappedFileFailed => (response::SYSTEM_ERROR, remark("no room for another log segment")),
+        PutStatus::LmqConsumeQueueNumExceeded => (response::SYSTEM_ERROR, remark("too many %LMQ% queues")),
+        PutStatus::UnknownError => (response::SYSTEM_ERROR, remark("the store could not keep the message")),
+    }
+}
