@@ -13,8 +13,6 @@ mod json;
 mod names;
 mod offsets;
 mod register;
-#[path = "pending.rs"]
-mod store;
 mod topics;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -27,11 +25,11 @@ use crate::{
     clock::{Clock, SystemClock},
     error::{Error, Result},
     remoting::{Command, Connection, FieldError, Limits, Server, Service, codes::response},
+    store::Store,
     types::{QueueOffset, StoreTimestamp},
     vfs::{OsVfs, Vfs},
 };
 
-use store::Store;
 use {
     clients::Clients,
     config::Live,
