@@ -1,9 +1,16 @@
 //! Mapped files of fixed size that follow one another: the log's and the queues' bodies.
 //!
 //! [`region`] owns the raw memory; [`Segment`] gives it a place in a run of bytes that is longer than a file;
-//! [`Segments`] is that run; [`allocator`] makes the next file ahead of its use. Called by the log, the queues and the
+//! [`Segments`] is that run; [`Allocator`] makes the next file ahead of its use. Called by the log, the queues and the
 //! index. Knows files and offsets, no records.
 
-pub mod region;
+mod allocator;
+mod region;
+#[expect(clippy::module_inception, reason = "the module is named for the run, the type for one of it")]
+mod segment;
+mod segments;
 
-pub use region::{Lease, RecordSink, Region, SlotTable, Tail};
+pub use allocator::{Allocator, Prepared};
+pub use region::{Lease, RecordSink, Region, SlotTable, Tail, fill_buffer};
+pub use segment::Segment;
+pub use segments::{Discovered, Segments, discover, file_name, parse_name};

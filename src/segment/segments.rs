@@ -1,0 +1,164 @@
+//! A run of files of equal size, each named by the offset of its first byte in 20 digits.
+//!
+//! Invariant: the files of a run follow one another without a gap, so a place is found by division. The run grows at
+//! its end ([`Segments::push`], by the appender alone) and shrinks at its front ([`Segments::pop_oldest`], by retention
+//! alone); readers take what they need under a read lock and keep it by its `Arc`.
+
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::RwLock;
+
+use super::Segment;
+use crate::{
+    error::{Error, Result},
+    types::PhysicalOffset,
+    vfs::Vfs,
+};
+
+/// The name of the file that starts at `base`.
+///
+/// ```text
+/// 0          -> 00000000000000000000
+/// 1073741824 -> 00000000001073741824
+/// ```
+#[must_use]
+pub fn file_name(base: i64) -> String {
+    format!("{base:020}")
+}
+
+/// The offset that a file name stands for; `None` when it is not 20 digits.
+#[must_use]
+pub fn parse_name(name: &str) -> Option<i64> {
+    if name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit()) { name.parse().ok() } else { None }
+}
+
+/// What a directory holds of a run.
+#[derive(Debug, Default)]
+pub struct Discovered {
+    /// Base offset and path of each file, in order and without a gap.
+    pub files: Vec<(PhysicalOffset, PathBuf)>,
+    /// A last file of no bytes: a creation that was cut short. Not one of `files`.
+    pub empty_last: Option<PathBuf>,
+    /// Files whose names belong to no run. They are left alone.
+    pub ignored: Vec<PathBuf>,
+}
+
+/// Lists the run in `dir`, whose files must all have `size` bytes as configured by `key`. Changes nothing.
+///
+/// # Errors
+/// [`Error::FileSize`] for a file of another size, [`Error::MissingSegment`] for a gap, [`Error::Io`].
+pub fn discover(vfs: &dyn Vfs, dir: &Path, size: u64, key: &'static str) -> Result<Discovered> {
+    let mut found = Discovered::default();
+    let mut files = Vec::new();
+    for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
+        let path = dir.join(&entry.name);
+        match parse_name(&entry.name) {
+            _ if entry.is_dir => {}
+            Some(base) => files.push((PhysicalOffset(base), path, entry.len)),
+            None => found.ignored.push(path),
+        }
+    }
+    files.sort();
+    if files.last().is_some_and(|(_, _, len)| *len == 0) {
+        found.empty_last = files.pop().map(|(_, path, _)| path);
+    }
+    for (base, path, actual) in files {
+        if actual != size {
+            return Err(Error::FileSize { path, actual, expected: size, key });
+        }
+        if let Some((before, _)) = found.files.last() {
+            let missing = before.plus(usize::try_from(size).unwrap_or(usize::MAX));
+            if base != missing {
+                return Err(Error::MissingSegment { dir: dir.into(), missing });
+            }
+        }
+        found.files.push((base, path));
+    }
+    Ok(found)
+}
+
+/// The files of a run that are in use, oldest first.
+#[derive(Debug)]
+pub struct Segments {
+    size: usize,
+    run: RwLock<VecDeque<Arc<Segment>>>,
+}
+
+impl Segments {
+    /// A run of files of `size` bytes each.
+    #[must_use]
+    pub fn new(size: usize, segments: impl IntoIterator<Item = Arc<Segment>>) -> Self {
+        Self { size, run: RwLock::new(segments.into_iter().collect()) }
+    }
+
+    /// Bytes of each file.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The file that holds `at`.
+    #[must_use]
+    pub fn find(&self, at: PhysicalOffset) -> Option<Arc<Segment>> {
+        let run = self.run.read();
+        let distance = usize::try_from(at.0.checked_sub(run.front()?.base.0)?).ok()?;
+        run.get(distance / self.size).cloned()
+    }
+
+    /// The oldest file.
+    #[must_use]
+    pub fn first(&self) -> Option<Arc<Segment>> {
+        self.run.read().front().cloned()
+    }
+
+    /// The newest file.
+    #[must_use]
+    pub fn last(&self) -> Option<Arc<Segment>> {
+        self.run.read().back().cloned()
+    }
+
+    /// Every file that holds a byte of `from..to`, oldest first.
+    #[must_use]
+    pub fn between(&self, from: PhysicalOffset, to: PhysicalOffset) -> Vec<Arc<Segment>> {
+        let run = self.run.read();
+        // Newest first: what is asked for is nearly always the last one or two of many.
+        let mut hit: Vec<_> =
+            run.iter().rev().skip_while(|s| s.base >= to).take_while(|s| s.end() > from).cloned().collect();
+        hit.reverse();
+        hit
+    }
+
+    /// All files, oldest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Segment>> {
+        self.run.read().iter().cloned().collect()
+    }
+
+    /// Adds the file that follows the newest.
+    ///
+    /// # Panics
+    /// When it does not follow it.
+    pub fn push(&self, segment: Arc<Segment>) {
+        let mut run = self.run.write();
+        assert!(run.back().is_none_or(|last| last.end() == segment.base), "a gap in the run");
+        run.push_back(segment);
+    }
+
+    /// Takes the oldest file out of the run, unless it is the only one. Readers that hold it keep it.
+    pub fn pop_oldest(&self) -> Option<Arc<Segment>> {
+        let mut run = self.run.write();
+        if run.len() > 1 { run.pop_front() } else { None }
+    }
+
+    /// Puts back what [`Segments::pop_oldest`] took and what could not be removed.
+    pub fn put_back(&self, segment: Arc<Segment>) {
+        let mut run = self.run.write();
+        if run.front().is_some_and(|first| segment.end() == first.base) {
+            run.push_front(segment);
+        }
+    }
+}
