@@ -1,185 +1,219 @@
-//! The CommitLog: appending, reading, flushing.
-#![allow(clippy::todo, unused_variables, dead_code, missing_docs)]
+//! The CommitLog: one run of segments, one appender, any number of readers, one sync at a time.
+//!
+//! [`load`] finds the files, recovery decides where the log ends, [`Loaded::recovered`] makes the [`CommitLog`] that
+//! everybody shares and the one [`Appender`]. Knows lengths and offsets; what a record says is not read here.
+//!
+//! Three offsets, in order: `durable <= published <= next`.
+//! - **next**: behind the last byte appended (the appender's).
+//! - **published**: readers see everything below it.
+//! - **durable**: survives a power cut.
+//!
+//! The appender has two bodies. *Mapped* (ASYNC_FLUSH): records are encoded into the mapping and published by the put,
+//! so an acknowledged one survives `kill -9`. *Staged* (SYNC_FLUSH, and any mode where stores into a mapping may run
+//! out of space): records wait in memory; whoever syncs writes all of them with one `pwrite`, publishes them, and syncs.
+//!
+//! Called by the store, reput, recovery and retention. Background work is done by steps that the store's threads call:
+//! [`CommitLog::flush_step`] and [`CommitLog::prepare_step`].
+
+mod appender;
+mod flush;
+mod group;
+mod load;
+mod prepare;
+mod quarantine;
+mod reader;
+mod stage;
+#[cfg(test)]
+mod tests;
+mod wake;
 
 use std::{
     path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
 };
+
+use parking_lot::Mutex;
+
+pub use appender::Appender;
+pub use flush::FlushProgress;
+pub use load::{Loaded, load};
+pub use reader::SegmentInfo;
 
 use crate::{
     clock::Clock,
-    config::Config,
+    config::{Config, FlushDiskType},
     error::{Error, Result},
-    segment::{Lease, RecordSink},
+    segment::{Allocator, Segments, Tail},
     types::PhysicalOffset,
     vfs::{Advice, Vfs},
 };
+use {flush::Timers, group::Group, prepare::Ahead, stage::Stage, wake::Bell};
 
-/// The log's files as found; nothing is changed yet and nothing can be appended.
+/// The log, shared by readers, the syncing thread and the appender.
 #[derive(Debug)]
-pub struct Loaded;
-
-/// Finds and maps the files; checks names, sizes and that none is missing. Changes nothing.
-pub fn load(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Loaded> {
-    todo!()
-}
-
-impl Loaded {
-    /// Base offset and all bytes of each file, oldest first. The borrow ends before `recovered` may change them.
-    pub fn segments(&self) -> impl DoubleEndedIterator<Item = (PhysicalOffset, &[u8])> + ExactSizeIterator {
-        std::iter::empty()
-    }
-    /// Bytes from `at` to the end of its file.
-    pub fn bytes_from(&self, at: PhysicalOffset) -> Option<&[u8]> {
-        todo!()
-    }
-    pub fn segment_size(&self) -> usize {
-        todo!()
-    }
-    pub fn is_empty(&self) -> bool {
-        todo!()
-    }
-    pub fn first_offset(&self) -> Option<PhysicalOffset> {
-        todo!()
-    }
-    /// End of the last file.
-    pub fn end_of_files(&self) -> PhysicalOffset {
-        todo!()
-    }
-    pub fn path_of(&self, at: PhysicalOffset) -> PathBuf {
-        todo!()
-    }
-    /// How the next pass will read; a hint.
-    pub fn advise(&self, advice: Advice) {
-        todo!()
-    }
-    pub fn recovered(self, end: PhysicalOffset, clock: Arc<dyn Clock>) -> Result<(Arc<CommitLog>, Appender)> {
-        todo!()
-    }
-}
-
-#[derive(Debug)]
-pub struct CommitLog;
-
-#[derive(Clone, Debug)]
-pub struct SegmentInfo {
-    pub base: PhysicalOffset,
-    pub path: PathBuf,
-    pub modified: SystemTime,
-    pub len: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct FlushProgress {
-    /// Everything below is durable.
-    pub durable: PhysicalOffset,
-    /// Whether this turn synced.
-    pub synced: bool,
-    /// Whether everything published when the turn began is durable now (RocketMQ's thorough flush): a checkpoint may say so.
-    pub thorough: bool,
-    /// How long to sleep (`flush_idle`) before the next turn.
-    pub next: Duration,
+pub struct CommitLog {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    segments: Segments,
+    allocator: Allocator,
+    /// The staged body; `None` with the mapped one.
+    stage: Option<Stage>,
+    sync_flush: bool,
+    published: AtomicI64,
+    durable: AtomicI64,
+    /// Held by whoever syncs.
+    turn: Mutex<()>,
+    group: Group,
+    timers: Timers,
+    ahead: Ahead,
+    /// Rung when `published` or `durable` grows.
+    arrival: Bell,
+    /// Rung when waiters queue for a sync.
+    flusher: Bell,
+    flush_wanted: AtomicBool,
+    /// Set once, by the first write or sync that failed.
+    poison: OnceLock<(PhysicalOffset, String)>,
+    poisoned: AtomicBool,
 }
 
 impl CommitLog {
-    /// Start of the oldest segment; -1 when there is none.
-    pub fn min_offset(&self) -> PhysicalOffset {
-        todo!()
+    /// The log as recovery left it: all of it durable, ending at `end`.
+    fn start(
+        vfs: Arc<dyn Vfs>,
+        config: &Config,
+        dir: PathBuf,
+        segments: Segments,
+        tail: Option<Tail>,
+        end: PhysicalOffset,
+        clock: Arc<dyn Clock>,
+    ) -> (Arc<Self>, Appender) {
+        let sync_flush = config.flush_disk_type == FlushDiskType::Sync;
+        let staged = sync_flush || !vfs.may_store_through_mapping(&dir);
+        if let (Some(tail), false) = (&tail, staged) {
+            tail.region().advise(Advice::Normal);
+        }
+        let allocator = Allocator::new(Arc::clone(&vfs), dir.clone(), config.commit_log_file_size);
+        let log = Arc::new(Self {
+            vfs,
+            dir,
+            segments,
+            allocator,
+            stage: staged.then(|| Stage::new(end)),
+            sync_flush,
+            published: AtomicI64::new(end.0),
+            durable: AtomicI64::new(end.0),
+            turn: Mutex::new(()),
+            group: Group::default(),
+            timers: Timers::new(config, clock.monotonic()),
+            ahead: Ahead::new(end),
+            arrival: Bell::default(),
+            flusher: Bell::default(),
+            flush_wanted: AtomicBool::new(false),
+            poison: OnceLock::new(),
+            poisoned: AtomicBool::new(false),
+        });
+        let appender = Appender::new(Arc::clone(&log), tail, end);
+        (log, appender)
     }
-    pub fn max_offset(&self) -> PhysicalOffset {
-        todo!()
-    }
-    pub fn durable_offset(&self) -> PhysicalOffset {
-        todo!()
-    }
-    /// How far consumers may see: durable in SYNC_FLUSH, published in ASYNC_FLUSH.
-    pub fn dispatch_limit(&self) -> PhysicalOffset {
-        todo!()
-    }
+
+    /// Bytes of each segment.
+    #[must_use]
     pub fn segment_size(&self) -> usize {
-        todo!()
+        self.segments.size()
     }
-    pub fn lease(&self, at: PhysicalOffset, len: usize) -> Option<Lease> {
-        todo!()
+
+    /// Start of the oldest segment; -1, as RocketMQ has it, when there is none.
+    #[must_use]
+    pub fn min_offset(&self) -> PhysicalOffset {
+        self.segments.first().map_or(PhysicalOffset(-1), |first| first.base)
     }
-    pub fn lease_rest(&self, at: PhysicalOffset) -> Option<Lease> {
-        todo!()
+
+    /// Behind the last byte that readers see.
+    #[must_use]
+    pub fn max_offset(&self) -> PhysicalOffset {
+        PhysicalOffset(self.published.load(Ordering::Acquire))
     }
+
+    /// Behind the last byte that survives a power cut.
+    #[must_use]
+    pub fn durable_offset(&self) -> PhysicalOffset {
+        PhysicalOffset(self.durable.load(Ordering::Acquire))
+    }
+
+    /// How far queues may follow the log: what is durable in SYNC_FLUSH, so that no consumer sees what a power cut can
+    /// take back; else what is published.
+    #[must_use]
+    pub fn dispatch_limit(&self) -> PhysicalOffset {
+        if self.sync_flush { self.durable_offset() } else { self.max_offset() }
+    }
+
+    /// The error that every write now ends in, once a write or a sync has failed.
+    #[must_use]
     pub fn poisoned(&self) -> Option<Error> {
-        todo!()
+        let (at, why) = self.poison.get()?;
+        Some(Error::Poisoned { at: *at, why: why.clone() })
     }
+
+    #[inline]
+    fn check(&self) -> Result<()> {
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(self.poisoned().unwrap_or(Error::Closed));
+        }
+        Ok(())
+    }
+
+    /// Ends all writing: the system has said that it does not know what is on the disk, and says so once only, so a
+    /// second try would succeed and prove nothing. Wakes everybody who waits for the disk.
+    #[cold]
+    fn poison(&self, error: &Error) -> Error {
+        let poison = self.poison.get_or_init(|| (self.durable_offset(), error.to_string()));
+        self.poisoned.store(true, Ordering::Release);
+        let (at, why) = poison.clone();
+        for completion in self.group.abandon() {
+            completion(Err(Error::Poisoned { at, why: why.clone() }));
+        }
+        self.arrival.interrupt();
+        Error::Poisoned { at, why }
+    }
+
+    /// Sleeps until something is published beyond `beyond`, an interrupt or `timeout`; returns [`Self::max_offset`].
     pub fn wait_published(&self, beyond: PhysicalOffset, timeout: Duration) -> PhysicalOffset {
-        todo!()
+        self.arrival.wait(timeout, || self.max_offset() > beyond);
+        self.max_offset()
     }
-    /// Sleeps until `dispatch_limit` is beyond `beyond`, `interrupt` or `timeout`; returns the limit.
+
+    /// Sleeps until [`Self::dispatch_limit`] is beyond `beyond`, an interrupt or `timeout`; returns it. Reput sleeps
+    /// here.
     pub fn wait_dispatchable(&self, beyond: PhysicalOffset, timeout: Duration) -> PhysicalOffset {
-        todo!()
+        self.arrival.wait(timeout, || self.dispatch_limit() > beyond);
+        self.dispatch_limit()
     }
-    pub fn wait_durable(&self, upto: PhysicalOffset, timeout: Duration) -> Result<bool> {
-        todo!()
-    }
-    pub fn wait_written(&self, upto: PhysicalOffset) -> Result<()> {
-        todo!()
-    }
-    pub fn on_durable(&self, upto: PhysicalOffset, f: Box<dyn FnOnce(Result<bool>) + Send>) {
-        todo!()
-    }
-    pub fn flush_step(&self, now: Duration, force: bool) -> Result<FlushProgress> {
-        todo!()
-    }
-    /// The flush thread sleeps here: until waiters queue, `interrupt` or `timeout`.
+
+    /// The flush thread sleeps here between turns: until somebody waits for the disk, an interrupt or `timeout`.
     pub fn flush_idle(&self, timeout: Duration) {
-        todo!()
+        self.flusher.wait(timeout, || self.flush_wanted.load(Ordering::Acquire));
     }
-    /// One turn of the preparing thread: next segment made, pages ahead of the writer populated. Errors (a full disk) are
-    /// met again by the append that needs the segment.
-    pub fn prepare_step(&self) -> Result<()> {
-        todo!()
-    }
-    /// The preparing thread sleeps here.
+
+    /// The preparing thread sleeps here between turns: until the appender has moved on, an interrupt or `timeout`.
     pub fn prepare_idle(&self, timeout: Duration) {
-        todo!()
+        self.ahead.idle(timeout);
     }
-    pub fn sync_to(&self, upto: PhysicalOffset) -> Result<()> {
-        todo!()
-    }
-    /// Wakes every sleeper in `wait_published`, `wait_dispatchable`, `flush_idle`, `prepare_idle`.
+
+    /// Ends the sleep, or the next one, of `wait_published`, `wait_dispatchable`, `flush_idle` and `prepare_idle`: the
+    /// store is closing.
     pub fn interrupt(&self) {
-        todo!()
+        self.arrival.interrupt();
+        self.flusher.interrupt();
+        self.ahead.interrupt();
     }
-    pub fn remove_oldest(&self) -> Result<Option<SegmentInfo>> {
-        todo!()
-    }
-    pub fn segments_info(&self) -> Result<Vec<SegmentInfo>> {
-        todo!()
-    }
-}
 
-/// The writing end; owned by the store's put lock.
-#[derive(Debug)]
-pub struct Appender;
-
-impl Appender {
-    pub fn next_offset(&self) -> PhysicalOffset {
-        todo!()
-    }
-    pub fn log(&self) -> &Arc<CommitLog> {
-        todo!()
-    }
-    /// Where a record of `len` bytes would go: rolls if it has to, so that the next `append` of `len` lands here.
-    pub fn make_room(&mut self, len: usize) -> Result<PhysicalOffset> {
-        todo!()
-    }
-    pub fn append(
-        &mut self,
-        len: usize,
-        encode: impl FnOnce(PhysicalOffset, &mut RecordSink<'_>),
-    ) -> Result<PhysicalOffset> {
-        todo!()
-    }
-    /// Syncs everything and removes the segment made ahead.
-    pub fn close(self) -> Result<()> {
-        todo!()
+    fn call_flusher(&self) {
+        if !self.flush_wanted.swap(true, Ordering::AcqRel) {
+            self.flusher.ring();
+        }
     }
 }

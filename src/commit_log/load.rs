@@ -1,0 +1,259 @@
+//! From files to a log: what is found, and the end that recovery decides on.
+//!
+//! [`load`] maps everything and changes nothing; the bytes can only be borrowed from [`Loaded`], so no reader is left
+//! when [`Loaded::recovered`] consumes it to cut the tail. There is no appender before that.
+//!
+//! `recovered` works in an order that a kill may interrupt anywhere: keep what is cut aside and sync it, remove later
+//! segments from the last one back, zero the rest of the last, sync what is kept. Opening again comes to the same.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{Appender, CommitLog, quarantine::Quarantine};
+use crate::{
+    clock::Clock,
+    config::Config,
+    error::{Error, Result},
+    segment::{Discovered, Region, Segment, Segments, Tail, discover, file_name},
+    types::PhysicalOffset,
+    vfs::{Advice, Backing, Vfs},
+};
+
+const SIZE_KEY: &str = "mappedFileSizeCommitLog";
+const PAGE: usize = 4096;
+/// Up to so many kept segments are synced one by one, more by one call for the whole file system.
+const SYNC_ONE_BY_ONE: usize = 64;
+
+/// The log's files as they were found. Nothing is changed yet and nothing can be appended.
+#[derive(Debug)]
+pub struct Loaded {
+    vfs: Arc<dyn Vfs>,
+    config: Config,
+    dir: PathBuf,
+    size: usize,
+    files: Vec<Segment>,
+    empty_last: Option<PathBuf>,
+    ignored: Vec<PathBuf>,
+}
+
+/// Finds and maps the log's files. Changes nothing on disk.
+///
+/// # Errors
+/// [`Error::FileSize`] when a file has not the configured size (a last file of no bytes is let pass and removed later),
+/// [`Error::MissingSegment`] for a gap, [`Error::Io`].
+pub fn load(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Loaded> {
+    let dir = config.commit_log_path();
+    let bytes = config.commit_log_file_size;
+    let size = usize::try_from(bytes).map_err(|_| Error::Config {
+        key: SIZE_KEY.into(),
+        value: bytes.to_string(),
+        why: "does not fit into this machine's memory".into(),
+    })?;
+    let Discovered { files: names, empty_last, ignored } = discover(&*vfs, &dir, bytes, SIZE_KEY)?;
+    let mut files = Vec::with_capacity(names.len());
+    for (base, path) in names {
+        let backing = vfs.open(&path).map_err(Error::io("open", &path))?;
+        if backing.len() != size {
+            let actual = backing.len() as u64;
+            return Err(Error::FileSize { path, actual, expected: bytes, key: SIZE_KEY });
+        }
+        files.push(Segment { base, path, region: Region::sealed(backing) });
+    }
+    Ok(Loaded { vfs, config: config.clone(), dir, size, files, empty_last, ignored })
+}
+
+impl Loaded {
+    /// Base offset and all bytes of each file, oldest first.
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = (PhysicalOffset, &[u8])> + ExactSizeIterator {
+        self.files.iter().map(|file| (file.base, file.region.bytes()))
+    }
+
+    /// Bytes from `at` to the end of its file.
+    #[must_use]
+    pub fn bytes_from(&self, at: PhysicalOffset) -> Option<&[u8]> {
+        let file = self.file(at)?;
+        file.region.bytes().get(file.position(at)?..)
+    }
+
+    fn file(&self, at: PhysicalOffset) -> Option<&Segment> {
+        let distance = usize::try_from(at.0.checked_sub(self.files.first()?.base.0)?).ok()?;
+        self.files.get(distance / self.size)
+    }
+
+    /// Bytes of each file.
+    #[must_use]
+    pub fn segment_size(&self) -> usize {
+        self.size
+    }
+
+    /// Whether there is no file, but for one of no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Start of the oldest file.
+    #[must_use]
+    pub fn first_offset(&self) -> Option<PhysicalOffset> {
+        self.files.first().map(|file| file.base)
+    }
+
+    /// End of the newest file, 0 when there is none.
+    #[must_use]
+    pub fn end_of_files(&self) -> PhysicalOffset {
+        self.files.last().map_or(PhysicalOffset::ZERO, Segment::end)
+    }
+
+    /// The file that holds or would hold `at`, to name it in a report.
+    #[must_use]
+    pub fn path_of(&self, at: PhysicalOffset) -> PathBuf {
+        self.file(at).map_or_else(|| self.dir.join(file_name(at.0)), |file| file.path.clone())
+    }
+
+    /// Files in the log's directory that are none of its segments. They are left alone.
+    #[must_use]
+    pub fn ignored(&self) -> &[PathBuf] {
+        &self.ignored
+    }
+
+    /// Says how the next pass will read; a hint.
+    pub fn advise(&self, advice: Advice) {
+        for file in &self.files {
+            file.region.advise(advice);
+        }
+    }
+
+    /// Ends the log at `end` and makes the appender. What is cut and not zero is kept below `quarantine` first; then
+    /// later segments are removed, the rest of the last is zeroed, and everything kept is synced.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. Nothing that was to be kept is lost then; opening again starts over.
+    pub fn recovered(
+        mut self,
+        end: PhysicalOffset,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Arc<CommitLog>, Appender)> {
+        let end = self.clamp(end);
+        let size = self.size as u64;
+        self.vfs.create_dir_all(&self.dir).map_err(Error::io("create", &self.dir))?;
+        if let Some(empty) = self.empty_last.take() {
+            self.vfs.remove(&empty).map_err(Error::io("remove", &empty))?;
+        }
+        self.keep_aside(end, &*clock)?;
+        self.remove_from(end)?;
+        let mut kept: Vec<(PhysicalOffset, PathBuf, Box<dyn Backing>)> = Vec::with_capacity(self.files.len());
+        for Segment { base, path, region } in std::mem::take(&mut self.files) {
+            if end.since(base) < size {
+                let from = usize::try_from(end.since(base)).unwrap_or(self.size);
+                let rest = region.bytes().get(from..).unwrap_or_default();
+                let dirty = dirty_pages(rest);
+                let backing = owned(region, &path)?;
+                for page in dirty {
+                    backing
+                        .write(from + page.start, &[0; PAGE][..page.len()])
+                        .map_err(Error::io("zero the tail of", &path))?;
+                }
+                kept.push((base, path, backing));
+            } else {
+                let backing = owned(region, &path)?;
+                kept.push((base, path, backing));
+            }
+        }
+        self.sync(&kept)?;
+        let (segments, tail) = run(kept, end, self.size);
+        Ok(CommitLog::start(self.vfs, &self.config, self.dir, segments, tail, end, clock))
+    }
+
+    /// The end within what is there; without files, the start of a segment.
+    fn clamp(&self, end: PhysicalOffset) -> PhysicalOffset {
+        match self.first_offset() {
+            Some(first) => PhysicalOffset(end.0.clamp(first.0, self.end_of_files().0)),
+            None => {
+                let size = i64::try_from(self.size).unwrap_or(i64::MAX);
+                let end = end.0.max(0);
+                PhysicalOffset(end.saturating_add(size - 1) / size * size)
+            }
+        }
+    }
+
+    fn keep_aside(&self, end: PhysicalOffset, clock: &dyn Clock) -> Result<()> {
+        let mut quarantine = Quarantine::new(&*self.vfs, self.config.path("quarantine"));
+        for file in self.files.iter().filter(|file| file.end() > end) {
+            let from = usize::try_from(end.since(file.base)).unwrap_or(self.size);
+            let cut = file.region.bytes().get(from..).unwrap_or_default();
+            quarantine.keep(file.base.plus(from), cut, &file.path, clock.now())?;
+        }
+        quarantine.finish()
+    }
+
+    /// Removes the segments that start behind `end`, the last first, so that a kill leaves no gap. The one that starts
+    /// at `end` stays, to be written next.
+    fn remove_from(&mut self, end: PhysicalOffset) -> Result<()> {
+        while let Some(last) = self.files.pop_if(|file| file.base > end) {
+            self.vfs.remove(&last.path).map_err(Error::io("remove", &last.path))?;
+        }
+        self.sync_dir(&self.dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        self.vfs.sync_dir(dir).map_err(Error::io("sync", dir))
+    }
+
+    /// What is accepted must be durable before it is served: after a kill it may be in the page cache alone.
+    fn sync(&self, kept: &[(PhysicalOffset, PathBuf, Box<dyn Backing>)]) -> Result<()> {
+        if kept.len() > SYNC_ONE_BY_ONE {
+            return self.vfs.sync_all(&self.dir).map_err(Error::io("sync", &self.dir));
+        }
+        for (_, path, backing) in kept {
+            backing.sync(0..backing.len()).map_err(Error::io("sync", path))?;
+        }
+        Ok(())
+    }
+}
+
+fn owned(region: Arc<Region>, path: &Path) -> Result<Box<dyn Backing>> {
+    // `Loaded` lends bytes by borrow only, so it is the one owner.
+    region.into_backing().ok_or_else(|| Error::Io {
+        action: "take over",
+        path: path.into(),
+        source: std::io::Error::other("the file's mapping is still in use"),
+    })
+}
+
+/// The run of segments, all read-only but the one that holds `end`.
+fn run(
+    kept: Vec<(PhysicalOffset, PathBuf, Box<dyn Backing>)>,
+    end: PhysicalOffset,
+    size: usize,
+) -> (Segments, Option<Tail>) {
+    let mut open = None;
+    let segments: Vec<_> = kept
+        .into_iter()
+        .map(|(base, path, backing)| {
+            backing.advise(Advice::Random);
+            let at = usize::try_from(end.since(base)).unwrap_or(size);
+            let region = if at < size {
+                let (region, tail) = Region::with_tail(backing, at);
+                open = Some(tail);
+                region
+            } else {
+                Region::sealed(backing)
+            };
+            Arc::new(Segment { base, path, region })
+        })
+        .collect();
+    (Segments::new(size, segments), open)
+}
+
+/// The pages of `bytes` that hold anything but zeros.
+fn dirty_pages(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let mut dirty = Vec::new();
+    for (i, page) in bytes.chunks(PAGE).enumerate() {
+        if page.iter().any(|b| *b != 0) {
+            dirty.push(i * PAGE..i * PAGE + page.len());
+        }
+    }
+    dirty
+}
