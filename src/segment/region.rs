@@ -471,9 +471,3 @@ impl SlotTable {
         &*self.backing
     }
 }
-
-impl crate::format::message::Sink for RecordSink<'_> {
-    fn put(&mut self, bytes: &[u8]) {
-        Self::put(self, bytes);
-    }
-}
