@@ -97,6 +97,11 @@ impl ReputShared {
         self.listeners.write().push(listener);
     }
 
+    /// Lets go of all listeners, who may in turn hold the store.
+    pub(crate) fn forget_listeners(&self) {
+        self.listeners.write().clear();
+    }
+
     /// Why the index is behind, when it is.
     pub(crate) fn index_error(&self) -> Option<String> {
         self.index_error.lock().clone()

@@ -179,6 +179,7 @@ impl Inner {
         let end = state.appender.next_offset();
         let synced = self.log.sync_to(end);
         let upkeep = self.threads.lock().stop(&self.log);
+        self.reput.forget_listeners();
         let put_down = synced.and_then(|()| {
             // A stepped store has its upkeep with the caller; its queues are then built again at the next open.
             let Some(mut upkeep) = upkeep else { return Ok(()) };
