@@ -1,92 +1,146 @@
 //! The files of the index as one.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{cmp::Ordering, path::PathBuf, sync::Arc};
 
+use parking_lot::RwLock;
+
+use super::{IndexFileInfo, IndexHits, KeyPut, Soundness, file::IndexFile};
 use crate::{
     clock::Clock,
     config::Config,
-    error::Result,
+    error::{Error, Result},
+    format::{
+        hash::index_key_hash,
+        index::{Geometry, file_name, is_file_name},
+    },
     types::{PhysicalOffset, StoreTimestamp},
     vfs::Vfs,
 };
 
-/// One key of one record. The keys of a record follow one another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct KeyPut {
-    /// `format::hash::index_key_hash` of it.
-    pub hash: i32,
-    /// Where the record lies.
-    pub offset: PhysicalOffset,
-    /// When it was stored.
-    pub store_timestamp: StoreTimestamp,
-}
-
-/// What a query found: RocketMQ's raw answer, where the hash alone decides.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IndexHits {
-    /// Records, newest first.
-    pub offsets: Vec<PhysicalOffset>,
-    /// endTimestamp of the newest file.
-    pub last_update_timestamp: StoreTimestamp,
-    /// endPhyOffset of the newest file.
-    pub last_update_offset: PhysicalOffset,
-}
-
-/// One file as its header tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct IndexFileInfo {
-    /// Its name.
-    pub name: String,
-    /// Where it is.
-    pub path: PathBuf,
-    /// Bytes.
-    pub file_size: u64,
-    /// beginTimestamp.
-    pub begin_timestamp: StoreTimestamp,
-    /// endTimestamp.
-    pub end_timestamp: StoreTimestamp,
-    /// beginPhyOffset.
-    pub begin_offset: PhysicalOffset,
-    /// endPhyOffset.
-    pub end_offset: PhysicalOffset,
-    /// hashSlotCount.
-    pub slot_count: u32,
-    /// indexCount: the entries and one.
-    pub index_count: u32,
-}
-
-/// What [`IndexSet::check`] says of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Soundness {
-    /// Header, slots and chains are what the entries make them.
-    Sound,
-    /// The entries from number `first` on are not what a writer leaves; those before are.
-    Entries {
-        /// The first bad entry.
-        first: u32,
-    },
-    /// The entries are good, slots or header are not.
-    Slots,
-    /// The file has a wrong size or no usable header.
-    Unusable,
-}
-
 /// All index files of a store.
 #[derive(Debug)]
-pub(crate) struct IndexSet {}
+pub(crate) struct IndexSet {
+    vfs: Arc<dyn Vfs>,
+    clock: Arc<dyn Clock>,
+    dir: PathBuf,
+    geometry: Geometry,
+    max_hits: usize,
+    state: RwLock<State>,
+}
 
-#[allow(unused_variables)]
+#[derive(Debug, Default)]
+struct State {
+    /// Oldest first.
+    files: Vec<IndexFile>,
+    /// The last record in the index and how many of its keys are there.
+    end: Option<(PhysicalOffset, usize)>,
+    /// Files were made or removed since the directory was synced.
+    names_changed: bool,
+    /// endTimestamp of the newest full file that is durable.
+    durable: Option<StoreTimestamp>,
+}
+
+impl State {
+    /// Looks the last record up after files or entries went.
+    fn find_end(&mut self) {
+        let mut entries =
+            self.files.iter().rev().flat_map(|f| (1..=f.entries()).rev().filter_map(|n| f.entry(n)));
+        self.end = entries.next().map(|last| {
+            let more = entries.take_while(|entry| entry.offset == last.offset).count();
+            (last.offset, 1 + more)
+        });
+    }
+}
+
 impl IndexSet {
     /// Opens the files; changes nothing. One of a wrong size is kept out of queries and reported by
-    /// [`IndexSet::check`].
+    /// [`IndexSet::check`]; names that no index file has are left alone.
     pub(crate) fn load(vfs: Arc<dyn Vfs>, config: &Config, clock: Arc<dyn Clock>) -> Result<Self> {
-        todo!()
+        let dir = config.path("index");
+        let geometry = Geometry { slots: config.index_slots, entries: config.index_entries };
+        let mut state = State::default();
+        for entry in vfs.list(&dir).map_err(Error::io("list", &dir))? {
+            if !entry.is_dir && is_file_name(&entry.name) {
+                state.files.push(IndexFile::open(&*vfs, dir.join(&entry.name), &entry, geometry)?);
+            }
+        }
+        state.find_end();
+        let max_hits = config.max_query_messages;
+        Ok(Self { vfs, clock, dir, geometry, max_hits, state: RwLock::new(state) })
     }
 
-    /// Takes keys in. Keys of records below the end of the index are skipped, and of the record at its end those
-    /// that it has, so that the same records may be given again.
+    /// Takes keys in, in the order of the log; all keys of a record in one call, one after another. Records before
+    /// the last one in the index are skipped, and of that one the keys that are there, so that records may be given
+    /// again.
     pub(crate) fn put(&self, keys: &[KeyPut]) -> Result<()> {
-        todo!()
+        let mut state = self.state.write();
+        let mut from = 0;
+        if let Some((end, have)) = state.end {
+            from = keys.partition_point(|key| key.offset < end);
+            let again = keys[from..].iter().take_while(|key| key.offset == end).count();
+            from += again.min(have);
+        }
+        let mut rest = &keys[from..];
+        while !rest.is_empty() {
+            let file = match state.files.last_mut() {
+                Some(file) if !file.is_full() => file,
+                _ => {
+                    self.roll(&mut state)?;
+                    continue;
+                }
+            };
+            let before = file.entries();
+            let outcome = file.put(rest);
+            let done = usize::try_from(file.entries() - before).unwrap_or(0);
+            Self::move_end(&mut state, &rest[..done]);
+            outcome?;
+            rest = &rest[done..];
+        }
+        Ok(())
+    }
+
+    fn move_end(state: &mut State, put: &[KeyPut]) {
+        let Some(last) = put.last() else { return };
+        let count = put.iter().rev().take_while(|key| key.offset == last.offset).count();
+        let more = match state.end {
+            Some((end, have)) if end == last.offset && count == put.len() => have,
+            _ => 0,
+        };
+        state.end = Some((last.offset, count + more));
+    }
+
+    fn roll(&self, state: &mut State) -> Result<()> {
+        if state.files.is_empty() {
+            self.vfs.create_dir_all(&self.dir).map_err(Error::io("create", &self.dir))?;
+        }
+        let name = self.next_name(state.files.last().map_or("", |file| &file.name));
+        let previous = state.files.iter().rev().find(|file| file.table.is_some()).map(|file| &file.header);
+        let file = IndexFile::create(&*self.vfs, self.dir.join(&name), name, self.geometry, previous)?;
+        state.files.push(file);
+        state.names_changed = true;
+        Ok(())
+    }
+
+    /// A name of now, or of the first millisecond that sorts behind `last`.
+    fn next_name(&self, last: &str) -> String {
+        let now = self.clock.now();
+        let utc_offset = self.clock.utc_offset(now);
+        let name = |later: i64| file_name(StoreTimestamp(now.0.saturating_add(later)), utc_offset);
+        let behind = |later: i64| name(later).as_str().cmp(last) == Ordering::Greater;
+        let mut high = 0;
+        while !behind(high) && high < i64::MAX / 4 {
+            high = high * 2 + 1;
+        }
+        let mut low = high / 2;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if behind(middle) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        name(high)
     }
 
     /// RocketMQ's walk for the hash of `topic#key`, or of `topic#T#key` with index type `T`. `max` is capped by
@@ -100,58 +154,179 @@ impl IndexSet {
         begin: StoreTimestamp,
         end: StoreTimestamp,
     ) -> IndexHits {
-        todo!()
+        let hash = index_key_hash(topic, index_type, key);
+        let max = max.min(self.max_hits);
+        let state = self.state.read();
+        let mut hits = IndexHits::default();
+        let mut files = state.files.iter().rev().filter(|file| file.table.is_some()).peekable();
+        if let Some(newest) = files.peek() {
+            hits.last_update_timestamp = newest.header.end_timestamp;
+            hits.last_update_offset = newest.header.end_offset;
+        }
+        for file in files {
+            if file.meets(begin, end) {
+                file.query(hash, begin, end, max, &mut hits.offsets);
+            }
+            if file.header.begin_timestamp < begin || hits.offsets.len() >= max {
+                break;
+            }
+        }
+        hits
     }
 
     /// The files, oldest first.
     pub(crate) fn files(&self) -> Vec<IndexFileInfo> {
-        todo!()
+        let info = |file: &IndexFile| IndexFileInfo {
+            name: file.name.clone(),
+            path: file.path.clone(),
+            file_size: file.file_size,
+            begin_timestamp: file.header.begin_timestamp,
+            end_timestamp: file.header.end_timestamp,
+            begin_offset: file.header.begin_offset,
+            end_offset: file.header.end_offset,
+            slot_count: file.header.slot_count,
+            index_count: file.header.index_count,
+        };
+        self.state.read().files.iter().map(info).collect()
     }
 
-    /// The entries of file `number` (oldest is 0), in the order they were put: hash, record, time.
-    pub(crate) fn entries(&self, number: usize) -> Vec<KeyPut> {
-        todo!()
+    /// Gives the entries of file `number` (the oldest is 0) from entry `first` (from 1) on, in the order they were
+    /// put; the times are to the second.
+    pub(crate) fn visit(&self, number: usize, first: u32, mut visit: impl FnMut(&KeyPut)) {
+        let state = self.state.read();
+        let Some(file) = state.files.get(number) else { return };
+        for entry in (first.max(1)..=file.entries()).filter_map(|n| file.entry(n)) {
+            visit(&file.key(&entry));
+        }
     }
 
     /// The last record in the index.
     pub(crate) fn end_offset(&self) -> Option<PhysicalOffset> {
-        todo!()
+        self.state.read().end.map(|(end, _)| end)
     }
 
-    /// Reads a whole file and says whether it is sound.
-    pub(crate) fn check(&self, number: usize) -> Result<Soundness> {
-        todo!()
+    /// Reads a whole file and says whether it is sound. One that is not there is.
+    pub(crate) fn check(&self, number: usize) -> Soundness {
+        self.state.read().files.get(number).map_or(Soundness::Sound, IndexFile::check)
     }
 
-    /// Brings a file to what its good entries say: cuts bad ones, rebuilds slots and header; removes it, and every
-    /// later one, when nothing usable is left.
+    /// Brings a file to what its good entries say: cuts bad ones, rebuilds slots and header. When entries were lost
+    /// the later files go, and the file itself when nothing is left, so that records can be put from
+    /// [`IndexSet::end_offset`] on.
     pub(crate) fn repair(&self, number: usize) -> Result<()> {
-        todo!()
+        let mut state = self.state.write();
+        let Some(file) = state.files.get_mut(number) else { return Ok(()) };
+        let before = file.header.index_count;
+        file.repair();
+        let empty = file.table.is_none() || file.entries() == 0;
+        if empty {
+            self.drop_from(&mut state, number)?;
+        } else if file.header.index_count < before {
+            self.drop_from(&mut state, number + 1)?;
+        }
+        state.find_end();
+        Ok(())
     }
 
     /// Drops every entry of a record at or beyond `end`, and the files that are empty then.
     pub(crate) fn truncate_from(&self, end: PhysicalOffset) -> Result<()> {
-        todo!()
+        let mut state = self.state.write();
+        loop {
+            let number = state.files.len().wrapping_sub(1);
+            let Some(last) = state.files.last_mut() else { break };
+            if last.table.is_none() {
+                // Of no use, and nothing is known of what it held: the records behind are put again.
+                self.drop_from(&mut state, number)?;
+                continue;
+            }
+            let mut keep = last.header.index_count;
+            while keep > 1 && last.entry(keep - 1).is_some_and(|entry| entry.offset >= end) {
+                keep -= 1;
+            }
+            if keep > 1 {
+                if keep < last.header.index_count {
+                    last.cut(keep);
+                }
+                break;
+            }
+            self.drop_from(&mut state, number)?;
+        }
+        state.find_end();
+        Ok(())
     }
 
     /// Removes file `number` and every later one.
     pub(crate) fn remove_from(&self, number: usize) -> Result<()> {
-        todo!()
+        let mut state = self.state.write();
+        self.drop_from(&mut state, number)?;
+        state.find_end();
+        Ok(())
+    }
+
+    fn drop_from(&self, state: &mut State, number: usize) -> Result<()> {
+        while state.files.len() > number {
+            let Some(file) = state.files.pop() else { break };
+            state.names_changed = true;
+            self.vfs.remove(&file.path).map_err(Error::io("remove", &file.path))?;
+        }
+        Ok(())
     }
 
     /// Removes every file.
     pub(crate) fn remove_all(&self) -> Result<()> {
-        todo!()
+        self.remove_from(0)
     }
 
-    /// Removes files, never the newest, whose records all lie below `min`; says how many.
+    /// Removes files, oldest first and never the newest, whose records all lie below `min`; says how many.
     pub(crate) fn delete_before(&self, min: PhysicalOffset) -> Result<usize> {
-        todo!()
+        let mut state = self.state.write();
+        let old = state.files.iter().take_while(|file| file.header.end_offset < min).count();
+        let old = old.min(state.files.len().saturating_sub(1));
+        let gone: Vec<_> = state.files.drain(..old).collect();
+        state.names_changed |= old > 0;
+        drop(state);
+        for file in &gone {
+            self.vfs.remove(&file.path).map_err(Error::io("remove", &file.path))?;
+        }
+        Ok(old)
     }
 
     /// Syncs what is dirty: full files, and with `force` the newest too. Says the endTimestamp of the newest full
-    /// file that is durable, for the checkpoint.
+    /// file that is durable, for the checkpoint. Puts and queries go on meanwhile.
     pub(crate) fn flush(&self, force: bool) -> Result<Option<StoreTimestamp>> {
-        todo!()
+        let mut state = self.state.write();
+        let names_changed = std::mem::take(&mut state.names_changed);
+        let mut due = Vec::new();
+        for file in state.files.iter_mut().filter(|file| file.dirty && (force || file.is_full())) {
+            if let Some(table) = &file.table {
+                file.dirty = false;
+                due.push((file.name.clone(), file.path.clone(), Arc::clone(table)));
+            }
+        }
+        drop(state);
+        let mut outcome = Ok(());
+        let mut synced = 0;
+        for (_, path, table) in &due {
+            outcome = table.backing().sync(0..table.len()).map_err(Error::io("sync", path));
+            if outcome.is_err() {
+                break;
+            }
+            synced += 1;
+        }
+        if outcome.is_ok() && names_changed {
+            outcome = self.vfs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir));
+        }
+        let mut state = self.state.write();
+        if outcome.is_err() {
+            state.names_changed |= names_changed;
+            for (name, ..) in &due[synced..] {
+                state.files.iter_mut().filter(|file| file.name == *name).for_each(|file| file.dirty = true);
+            }
+        }
+        outcome?;
+        let full =
+            state.files.iter().rev().find(|file| file.table.is_some() && file.is_full() && !file.dirty);
+        state.durable = full.map(|file| file.header.end_timestamp).max(state.durable);
+        Ok(state.durable)
     }
 }

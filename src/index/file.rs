@@ -1,0 +1,272 @@
+//! One IndexFile: mapped, its header in memory.
+
+use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
+
+use super::KeyPut;
+use crate::{
+    error::{Error, Result},
+    format::index::{ENTRY, Entry, Geometry, HEADER, Header, INDEX_COUNT_AT, time_diff},
+    segment::SlotTable,
+    types::{PhysicalOffset, StoreTimestamp},
+    vfs::{DirEntry, Reserve, Vfs},
+};
+
+/// Entries get their space in steps of this many bytes.
+const STEP: usize = 4 << 20;
+
+/// One IndexFile.
+#[derive(Debug)]
+pub(super) struct IndexFile {
+    pub name: String,
+    pub path: PathBuf,
+    pub file_size: u64,
+    pub header: Header,
+    pub geometry: Geometry,
+    /// `None` for a file that no writer of this geometry left: it is kept out of everything.
+    pub table: Option<Arc<SlotTable>>,
+    /// Bytes from the front that have their space; 0 when nothing is known.
+    reserved: usize,
+    /// Something is not durable.
+    pub dirty: bool,
+}
+
+impl IndexFile {
+    /// Opens a file.
+    pub(super) fn open(vfs: &dyn Vfs, path: PathBuf, entry: &DirEntry, geometry: Geometry) -> Result<Self> {
+        let mut file = Self {
+            name: entry.name.clone(),
+            path,
+            file_size: entry.len,
+            header: Header::default(),
+            geometry,
+            table: None,
+            reserved: 0,
+            dirty: false,
+        };
+        if entry.len != geometry.file_size() as u64 {
+            return Ok(file);
+        }
+        let table = SlotTable::new(vfs.open(&file.path).map_err(Error::io("open", &file.path))?);
+        if let Ok(header) = Header::decode(&table.get::<HEADER>(0)) {
+            // Nothing is ever written in place of a file that says it has more entries than it can hold.
+            if header.index_count <= geometry.entries && header.slot_count <= geometry.slots {
+                file.header = header;
+                file.table = Some(Arc::new(table));
+            }
+        }
+        Ok(file)
+    }
+
+    /// Makes a file behind `previous`, whose end it takes over until its own first entry.
+    pub(super) fn create(
+        vfs: &dyn Vfs,
+        path: PathBuf,
+        name: String,
+        geometry: Geometry,
+        previous: Option<&Header>,
+    ) -> Result<Self> {
+        let size = geometry.file_size() as u64;
+        let no_space = |source: std::io::Error| match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                Error::NoSpace { path: path.clone(), bytes: size }
+            }
+            _ => Error::Io { action: "create", path: path.clone(), source },
+        };
+        let backing = vfs.create(&path, size, Reserve::None).map_err(no_space)?;
+        let first = geometry.entry_at(0).saturating_add(STEP).min(geometry.file_size());
+        if let Err(source) = backing.reserve(0..first) {
+            drop(backing);
+            vfs.remove(&path).map_err(Error::io("remove", &path))?;
+            return Err(no_space(source));
+        }
+        let table = SlotTable::new(backing);
+        let mut header = Header::default();
+        if let Some(previous) = previous {
+            header.begin_timestamp = previous.end_timestamp;
+            header.end_timestamp = previous.end_timestamp;
+            header.begin_offset = previous.end_offset;
+            header.end_offset = previous.end_offset;
+        }
+        table.put_bytes(0, &header.encode());
+        let table = Some(Arc::new(table));
+        Ok(Self { name, path, file_size: size, header, geometry, table, reserved: first, dirty: true })
+    }
+
+    /// Entries in the file.
+    pub(super) const fn entries(&self) -> u32 {
+        self.header.index_count - 1
+    }
+
+    /// Whether it takes no more entries.
+    pub(super) const fn is_full(&self) -> bool {
+        self.table.is_none() || self.geometry.is_full(&self.header)
+    }
+
+    /// Entry `number`, from 1 to [`IndexFile::entries`].
+    pub(super) fn entry(&self, number: u32) -> Option<Entry> {
+        let table = self.table.as_ref().filter(|_| (1..self.header.index_count).contains(&number))?;
+        Some(Entry::decode(&table.get::<ENTRY>(self.geometry.entry_at(number))))
+    }
+
+    /// The entry as a put.
+    pub(super) fn key(&self, entry: &Entry) -> KeyPut {
+        KeyPut {
+            hash: entry.key_hash,
+            offset: entry.offset,
+            store_timestamp: entry.timestamp(self.header.begin_timestamp),
+        }
+    }
+
+    /// Takes the first of `keys` in, as many as fit, and says how many.
+    pub(super) fn put(&mut self, keys: &[KeyPut]) -> Result<usize> {
+        /// How far ahead slots are fetched: they lie scattered over 20 MB.
+        const AHEAD: usize = 32;
+        let Some(table) = self.table.clone() else { return Ok(0) };
+        let room = usize::try_from(self.geometry.entries - self.header.index_count).unwrap_or(0);
+        let keys = &keys[..keys.len().min(room)];
+        let slot_at = |key: &KeyPut| self.geometry.slot_at(self.geometry.slot_of(key.hash));
+        keys.iter().take(AHEAD).for_each(|key| table.prefetch(slot_at(key)));
+        let mut done = 0;
+        let mut outcome = Ok(());
+        for (i, key) in keys.iter().enumerate() {
+            if let Some(later) = keys.get(i + AHEAD) {
+                table.prefetch(self.geometry.slot_at(self.geometry.slot_of(later.hash)));
+            }
+            outcome = self.make_room(&table);
+            if outcome.is_err() {
+                break;
+            }
+            self.put_one(&table, key);
+            done += 1;
+        }
+        if done > 0 {
+            self.dirty = true;
+            table.put_bytes(0, &self.header.encode());
+        }
+        outcome.map(|()| done)
+    }
+
+    /// Sees to it that the slots and the next entry have their space.
+    fn make_room(&mut self, table: &SlotTable) -> Result<()> {
+        let need = self.geometry.entry_at(self.header.index_count) + ENTRY;
+        if need <= self.reserved {
+            return Ok(());
+        }
+        let upto = need.saturating_add(STEP).min(table.len());
+        table.backing().reserve(self.reserved..upto).map_err(|source| match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                Error::NoSpace { path: self.path.clone(), bytes: STEP as u64 }
+            }
+            _ => Error::Io { action: "reserve space for", path: self.path.clone(), source },
+        })?;
+        if self.reserved > 0 {
+            // What is complete may go to the disk, so that the sync of the full file is short.
+            table.backing().start_writeback(self.reserved.saturating_sub(STEP)..self.reserved);
+        }
+        self.reserved = upto;
+        Ok(())
+    }
+
+    fn put_one(&mut self, table: &SlotTable, key: &KeyPut) {
+        let number = self.header.index_count;
+        let slot = self.geometry.slot_at(self.geometry.slot_of(key.hash));
+        let newest = table.get_u32(slot);
+        let previous = if newest < number { newest } else { 0 };
+        if number <= 1 {
+            self.header.begin_timestamp = key.store_timestamp;
+            self.header.begin_offset = key.offset;
+        }
+        let begin = self.header.begin_timestamp;
+        let time_diff = if begin.0 <= 0 { 0 } else { time_diff(begin, key.store_timestamp) };
+        let entry = Entry { key_hash: key.hash, offset: key.offset, time_diff, previous: i32_of(previous) };
+        table.put_bytes(self.geometry.entry_at(number), &entry.encode());
+        table.put_u32(slot, number);
+        table.put_u32(INDEX_COUNT_AT, number + 1);
+        self.header.index_count = number + 1;
+        self.header.slot_count += u32::from(previous == 0);
+        self.header.end_timestamp = key.store_timestamp;
+        self.header.end_offset = key.offset;
+    }
+
+    /// Whether the file may hold entries of `begin..=end`.
+    pub(super) fn meets(&self, begin: StoreTimestamp, end: StoreTimestamp) -> bool {
+        let own = self.header.begin_timestamp..=self.header.end_timestamp;
+        (begin < *own.start() && end > *own.end()) || own.contains(&begin) || own.contains(&end)
+    }
+
+    /// Walks the chain of a hash, newest first, and adds the records of entries with that hash and time.
+    pub(super) fn query(
+        &self,
+        hash: i32,
+        begin: StoreTimestamp,
+        end: StoreTimestamp,
+        max: usize,
+        found: &mut Vec<PhysicalOffset>,
+    ) {
+        let _ = self.walk(hash, |entry| {
+            if found.len() >= max || entry.time_diff < 0 {
+                return ControlFlow::Break(());
+            }
+            let time = entry.timestamp(self.header.begin_timestamp);
+            if entry.key_hash == hash && (begin..=end).contains(&time) {
+                found.push(entry.offset);
+            }
+            if time < begin { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+    }
+
+    /// The entries of a hash's slot, newest first. A link that does not lead backwards ends the walk, so that no
+    /// damage makes it endless.
+    fn walk(&self, hash: i32, mut visit: impl FnMut(&Entry) -> ControlFlow<()>) -> ControlFlow<()> {
+        let Some(table) = &self.table else { return ControlFlow::Continue(()) };
+        let mut number = table.get_u32(self.geometry.slot_at(self.geometry.slot_of(hash)));
+        while let Some(entry) = self.entry(number) {
+            visit(&entry)?;
+            match u32::try_from(entry.previous) {
+                Ok(previous) if previous < number => number = previous,
+                _ => break,
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Drops the entries from `number` on, newest first, each slot going back to what it was before.
+    pub(super) fn cut(&mut self, number: u32) {
+        let Some(table) = self.table.clone() else { return };
+        let keep = number.max(1);
+        for gone in (keep..self.header.index_count).rev() {
+            let at = self.geometry.entry_at(gone);
+            let entry = Entry::decode(&table.get::<ENTRY>(at));
+            let slot = self.geometry.slot_at(self.geometry.slot_of(entry.key_hash));
+            if table.get_u32(slot) == gone {
+                let previous = u32::try_from(entry.previous).unwrap_or(0);
+                table.put_u32(slot, previous);
+                self.header.slot_count -= u32::from(previous == 0 && self.header.slot_count > 0);
+            }
+            table.put_bytes(at, &[0; ENTRY]);
+        }
+        self.header.index_count = keep.min(self.header.index_count);
+        self.end_at_last_entry();
+        self.dirty = true;
+    }
+
+    /// Makes the header's end what the last entry says, to the second, and stores the header.
+    pub(super) fn end_at_last_entry(&mut self) {
+        if let Some(last) = self.entry(self.entries()) {
+            self.header.end_offset = last.offset;
+            let time = last.timestamp(self.header.begin_timestamp);
+            // The header knows milliseconds, the entry seconds: within the second the header is right.
+            if self.header.end_timestamp.0.saturating_sub(time.0).unsigned_abs() >= 1000 {
+                self.header.end_timestamp = time;
+            }
+        }
+        if let Some(table) = &self.table {
+            table.put_bytes(0, &self.header.encode());
+        }
+    }
+}
+
+/// An entry number as the file holds it; the geometry keeps them far below the limit.
+pub(super) fn i32_of(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
