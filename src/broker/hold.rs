@@ -106,7 +106,13 @@ impl<P: Waiting> Hold<P> {
 
     /// Holds a pull of a queue. `max_offset` reads the queue's maximum offset; it is asked once the pull can be found
     /// by the dispatcher.
-    pub(crate) fn put(&self, topic: &str, queue_id: i32, held: Held<P>, max_offset: impl FnOnce() -> i64) -> Put<P> {
+    pub(crate) fn put(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        held: Held<P>,
+        max_offset: impl FnOnce() -> i64,
+    ) -> Put<P> {
         let offset = held.offset;
         let id = {
             let mut inner = self.inner.lock();
@@ -132,13 +138,17 @@ impl<P: Waiting> Hold<P> {
     }
 
     /// A message arrived; `max_offset` is the queue's maximum after it. Takes out the pulls that want it.
-    pub(crate) fn arrived(&self, topic: &str, queue_id: i32, max_offset: i64, tags_code: i64) -> Vec<Held<P>> {
+    pub(crate) fn arrived(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        max_offset: i64,
+        tags_code: i64,
+    ) -> Vec<Held<P>> {
         if self.is_empty() {
             return Vec::new();
         }
-        self.take(topic, queue_id, |entry| {
-            max_offset > entry.held.offset && entry.held.pull.wants(tags_code)
-        })
+        self.take(topic, queue_id, |entry| max_offset > entry.held.offset && entry.held.pull.wants(tags_code))
     }
 
     /// Takes out the pulls whose time is up at `now`, and drops those that nobody waits for any more.
@@ -177,9 +187,8 @@ impl<P: Waiting> Hold<P> {
         let mut inner = self.inner.lock();
         inner.topics.retain(|topic, queues| {
             queues.retain(|id, waiting| {
-                let taken = waiting.extract_if(.., |entry| {
-                    entry.held.pull.is_gone() || ready(topic, *id, &entry.held)
-                });
+                let taken = waiting
+                    .extract_if(.., |entry| entry.held.pull.is_gone() || ready(topic, *id, &entry.held));
                 for entry in taken {
                     let list = if entry.held.pull.is_gone() { &mut gone } else { &mut due };
                     list.push(entry.held);

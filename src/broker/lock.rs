@@ -68,7 +68,13 @@ impl Locks {
 
     /// Locks for `client` those of `queues` that are free, that it already holds, or whose lease has ended; returns
     /// them.
-    pub(crate) fn lock(&self, now: Duration, group: &str, client: &str, queues: Vec<QueueName>) -> Vec<QueueName> {
+    pub(crate) fn lock(
+        &self,
+        now: Duration,
+        group: &str,
+        client: &str,
+        queues: Vec<QueueName>,
+    ) -> Vec<QueueName> {
         let mut table = self.table.lock();
         table.sweep(now);
         if queues.is_empty() {
@@ -144,9 +150,10 @@ impl Request {
         let group = text("consumerGroup")?;
         names::check_group(&group)?;
         let queues = json.get("mqSet").map(Json::items).unwrap_or_default();
-        let queues = queues.iter().map(QueueName::read).collect::<Option<Vec<_>>>().ok_or_else(|| {
-            Refusal::new(response::INVALID_PARAMETER, "mqSet names what cannot be a queue")
-        })?;
+        let queues =
+            queues.iter().map(QueueName::read).collect::<Option<Vec<_>>>().ok_or_else(|| {
+                Refusal::new(response::INVALID_PARAMETER, "mqSet names what cannot be a queue")
+            })?;
         Ok(Self { client: text("clientId")?, group, queues })
     }
 }

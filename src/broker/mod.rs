@@ -6,16 +6,26 @@
 //! Called by the command line and by tests.
 
 mod admin;
+mod batch_body;
 mod clients;
 mod config;
 mod groups;
+mod hold;
 mod json;
+mod lock;
 mod names;
 mod offsets;
+mod property_text;
+mod pull;
+mod query;
 mod register;
+mod retry;
+mod schedule;
+mod send;
+mod send_header;
 mod topics;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle as Runtime, sync::watch};
 
@@ -35,8 +45,11 @@ use {
     config::Live,
     groups::Groups,
     json::{ConfigFile, Json},
+    lock::Locks,
     offsets::Offsets,
+    pull::PullHold,
     register::Register,
+    schedule::Schedule,
     topics::Topics,
 };
 
@@ -77,8 +90,18 @@ pub(crate) enum Route {
 }
 
 /// Every code that the broker serves; a code stands in one of these tables only.
-const ROUTES: &[&[(i32, Route)]] =
-    &[topics::ROUTES, groups::ROUTES, offsets::ROUTES, clients::ROUTES, admin::ROUTES];
+const ROUTES: &[&[(i32, Route)]] = &[
+    send::ROUTES,
+    pull::ROUTES,
+    offsets::ROUTES,
+    clients::ROUTES,
+    lock::ROUTES,
+    retry::ROUTES,
+    query::ROUTES,
+    topics::ROUTES,
+    groups::ROUTES,
+    admin::ROUTES,
+];
 
 fn route(code: i32) -> Option<Route> {
     ROUTES.iter().flat_map(|table| table.iter()).find(|(of, _)| *of == code).map(|(_, route)| *route)
@@ -100,6 +123,9 @@ pub struct Broker {
     pub(crate) offsets: Offsets,
     pub(crate) clients: Clients,
     pub(crate) register: Register,
+    pub(crate) hold: PullHold,
+    pub(crate) locks: Locks,
+    pub(crate) schedule: Schedule,
     /// The settings that may change while it runs.
     pub(crate) live: Live,
     /// Turns true once, when the broker stops.
@@ -132,15 +158,6 @@ impl Broker {
         conn.send(reply.unwrap_or_else(|refusal| cmd.reply(refusal.code).with_remark(refusal.remark)));
     }
 
-    /// A file below `config/` of the store.
-    pub(crate) fn config_file(&self, name: &str) -> Result<ConfigFile> {
-        ConfigFile::new(Arc::clone(&self.vfs), &self.config_dir(), name)
-    }
-
-    fn config_dir(&self) -> PathBuf {
-        self.config.store.path("config")
-    }
-
     /// Runs `work` every `period` on the runtime until the broker stops. Its first run is one period from now.
     pub(crate) fn every(self: &Arc<Self>, period: Duration, work: impl Fn(&Arc<Self>) + Send + 'static) {
         let broker = Arc::clone(self);
@@ -160,6 +177,15 @@ impl Broker {
     pub(crate) fn is_young_queue(&self, topic: &str, id: i32) -> bool {
         let Some(queue) = self.store.find_queue(topic, id) else { return false };
         self.store.min_offset(queue) <= QueueOffset::ZERO && self.store.max_offset(queue) > QueueOffset::ZERO
+    }
+
+    /// Ends what writes, saves the tables and closes the store. Everything is tried; the first error counts.
+    fn close(&self) -> Result<()> {
+        self.schedule.stop();
+        let synced = self.store.sync();
+        let scheduled = self.schedule.save(self.store.status().durable_offset);
+        let offsets = self.offsets.save(self.clock.now());
+        self.store.close().and(synced).and(scheduled).and(offsets)
     }
 
     /// Whether the broker is stopping; loops of tasks end then.
@@ -214,6 +240,7 @@ struct State {
     topics: Topics,
     groups: Groups,
     offsets: Offsets,
+    schedule: Schedule,
 }
 
 fn load_state(
@@ -232,6 +259,7 @@ fn load_state(
         topics: Topics::load(file("topics.json")?, config, now)?,
         groups: Groups::load(file("subscriptionGroup.json")?, now)?,
         offsets,
+        schedule: Schedule::load(file("delayOffset.json")?, config.store.delay_levels_ms(), now)?,
     })
 }
 
@@ -268,6 +296,8 @@ impl Running {
             let server = Server::bind(at, door, limits.clone()).await;
             servers.push(server.map_err(Error::io("listen on", at.to_string()))?);
         }
+        pull::start(&broker);
+        Schedule::start(&broker)?;
         start_timers(&broker);
         Register::start(&broker);
         broker.register.all().wait(Duration::from_secs(2)).await;
@@ -288,21 +318,20 @@ impl Running {
         let broker = self.broker;
         broker.register.unregister(&broker.config).await;
         broker.stopping.send_replace(true);
+        pull::stop(&broker);
         for server in self.servers {
             server.shutdown().await;
         }
-        let saved = broker.offsets.save(broker.clock.now());
-        let close = Arc::clone(&broker);
-        let closed = broker.runtime.spawn_blocking(move || close.store.close()).await;
-        let closed = closed.unwrap_or(Err(Error::Closed));
-        saved.and(closed)
+        let closing = Arc::clone(&broker);
+        let closed = broker.runtime.spawn_blocking(move || closing.close()).await;
+        closed.unwrap_or(Err(Error::Closed))
     }
 }
 
 fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<Broker> {
     let boot_time = clock.now();
     let store = Store::open_with(config.store.clone(), Arc::clone(&vfs), Arc::clone(&clock))?;
-    let State { topics, groups, offsets } = load_state(&config, &vfs, &store, boot_time)?;
+    let State { topics, groups, offsets, schedule } = load_state(&config, &vfs, &store, boot_time)?;
     let ip = config.address();
     let store_host = ip.parse().unwrap_or(SocketAddr::new(config.bind, config.port));
     Ok(Broker {
@@ -317,6 +346,9 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
         offsets,
         clients: Clients::default(),
         register: Register::new(config.name_servers.clone()),
+        hold: pull::new_hold(),
+        locks: Locks::new(),
+        schedule,
         live: Live::new(&config),
         stopping: watch::Sender::new(false),
         config,

@@ -69,7 +69,8 @@ pub(super) fn rewritten(text: &[u8], drop: &[&str], add: &[(&str, &str)]) -> Vec
     let added: usize = add.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
     let mut out = Vec::with_capacity(text.len() + 1 + added);
     for (name, _, pair) in pairs(text) {
-        let dropped = drop.iter().any(|d| d.as_bytes() == name) || add.iter().any(|(a, _)| a.as_bytes() == name);
+        let dropped =
+            drop.iter().any(|d| d.as_bytes() == name) || add.iter().any(|(a, _)| a.as_bytes() == name);
         if !dropped {
             out.extend_from_slice(pair);
             out.push(PAIR_END);

@@ -11,14 +11,15 @@ use std::{
 };
 
 use super::{
-    Broker, Refusal, Route, groups::GroupConfig,
+    Broker, Refusal, Route,
+    groups::GroupConfig,
     hold::{Held, Hold, Put, RECHECK, Waiting},
     names,
     query::bytes_of,
     topics::{TopicConfig, perm},
 };
 use crate::{
-    filter::{Filter, TagFilter},
+    Filter, TagFilter,
     message::{GetStatus, Queue},
     remoting::{
         Body, Command, Connection, FieldError,
@@ -234,12 +235,12 @@ fn pull(broker: &Arc<Broker>, header: &Header<'_>, may_wait: bool) -> Result<Out
 }
 
 /// The checks that a pull must pass, in RocketMQ's order.
-fn check(
-    broker: &Arc<Broker>,
-    header: &Header<'_>,
-) -> Result<(Arc<GroupConfig>, Arc<TopicConfig>), No> {
+fn check(broker: &Arc<Broker>, header: &Header<'_>) -> Result<(Arc<GroupConfig>, Arc<TopicConfig>), No> {
     if !perm::is_readable(broker.live.permission.load(Relaxed)) {
-        return Err(No::forbidden(forbidden::BROKER, format!("the broker {} gives no messages", broker.config.name)));
+        return Err(No::forbidden(
+            forbidden::BROKER,
+            format!("the broker {} gives no messages", broker.config.name),
+        ));
     }
     let group = broker.group(header.group).ok_or_else(|| {
         let remark = format!("there is no group {}", names::shorten(header.group));
@@ -340,7 +341,11 @@ fn code_of(header: &Header<'_>, found: &Found) -> (i32, &'static str) {
         return (response::PULL_OFFSET_MOVED, "OFFSET_RESET");
     }
     let nothing_at = |name| {
-        if header.offset == 0 { (response::PULL_NOT_FOUND, name) } else { (response::PULL_OFFSET_MOVED, name) }
+        if header.offset == 0 {
+            (response::PULL_NOT_FOUND, name)
+        } else {
+            (response::PULL_OFFSET_MOVED, name)
+        }
     };
     match found.result.status {
         GetStatus::Found => (response::SUCCESS, "FOUND"),
@@ -372,7 +377,8 @@ pub(crate) fn start(broker: &Arc<Broker>) {
     broker.store.on_arrival(Arc::new(move |arrival| {
         let Some(broker) = weak.upgrade() else { return };
         let (topic, queue_id) = (arrival.topic, arrival.queue_id.get());
-        let woken = broker.hold.arrived(topic, queue_id, arrival.queue_offset.get() + 1, arrival.tags_code.get());
+        let woken =
+            broker.hold.arrived(topic, queue_id, arrival.queue_offset.get() + 1, arrival.tags_code.get());
         if !woken.is_empty() {
             // Not on the dispatcher's thread: it has other messages to pass on.
             runtime.spawn(async move { answer_woken(&broker, woken) });
@@ -405,7 +411,10 @@ async fn tick(broker: Weak<Broker>) {
         if now.duration_since(rechecked) >= RECHECK {
             rechecked = now;
             woken.extend(broker.hold.moved(|topic, queue_id| {
-                broker.store.find_queue(topic, queue_id).map_or(0, |queue| broker.store.max_offset(queue).get())
+                broker
+                    .store
+                    .find_queue(topic, queue_id)
+                    .map_or(0, |queue| broker.store.max_offset(queue).get())
             }));
         }
         answer_woken(&broker, woken);

@@ -44,7 +44,8 @@ fn query(broker: &Broker, cmd: &Command) -> Result<Command, Refusal> {
     let fields = &cmd.fields;
     let (topic, key) = (fields.text("topic")?, fields.text("key")?);
     let unique = fields.get("_UNIQUE_KEY_QUERY").is_some_and(|flag| flag == "true");
-    let max = if unique { UNIQUE_KEY_MAX } else { usize::try_from(fields.parse::<i32>("maxNum")?).unwrap_or(0) };
+    let max =
+        if unique { UNIQUE_KEY_MAX } else { usize::try_from(fields.parse::<i32>("maxNum")?).unwrap_or(0) };
     let mut hits = broker.store.query_raw(&Query {
         topic,
         key,

@@ -77,9 +77,10 @@ fn find(broker: &Arc<Broker>, cmd: &Command) -> Result<Option<Back>, Refusal> {
         return Err(Refusal::new(response::NO_PERMISSION, format!("{} takes no messages", retry.name)));
     }
     let offset = PhysicalOffset(cmd.fields.parse("offset")?);
-    let stored = broker.store.message_at(offset)?.ok_or_else(|| {
-        Refusal::new(response::SYSTEM_ERROR, format!("there is no message at {offset}"))
-    })?;
+    let stored = broker
+        .store
+        .message_at(offset)?
+        .ok_or_else(|| Refusal::new(response::SYSTEM_ERROR, format!("there is no message at {offset}")))?;
     let tries = stored.record().reconsume_times;
     let limit = cmd.fields.optional("maxReconsumeTimes")?.unwrap_or(group.retry_max_times);
     let asked: i32 = cmd.fields.parse_or("delayLevel", 0)?;
@@ -102,7 +103,11 @@ impl Back {
             (properties::RETRY_TOPIC, record.properties.get(properties::RETRY_TOPIC).unwrap_or(record.topic)),
             (
                 properties::ORIGIN_MESSAGE_ID,
-                record.properties.get(properties::ORIGIN_MESSAGE_ID).filter(|id| !id.is_empty()).unwrap_or(&id),
+                record
+                    .properties
+                    .get(properties::ORIGIN_MESSAGE_ID)
+                    .filter(|id| !id.is_empty())
+                    .unwrap_or(&id),
             ),
             (properties::WAIT, "false"),
         ];

@@ -26,9 +26,8 @@ use super::{
     property_text::rewritten,
 };
 use crate::{
-    consume_queue::ExtUnit,
+    ExtUnit, Filter,
     error::{Error, Result},
-    filter::Filter,
     format::properties,
     message::{GetStatus, Message, PutStatus, Queue, StoredMessage},
     store::{Appended, GetRequest, Store},
@@ -153,13 +152,7 @@ impl Schedule {
             pending: VecDeque::new(),
             version: DataVersion::new(now.get()),
         });
-        Ok(Self {
-            levels,
-            table: Mutex::new(table),
-            file,
-            signal: Arc::default(),
-            thread: Mutex::new(None),
-        })
+        Ok(Self { levels, table: Mutex::new(table), file, signal: Arc::default(), thread: Mutex::new(None) })
     }
 
     /// Starts the thread.
@@ -308,7 +301,12 @@ struct Due {
 impl Due {
     fn new(now: StoreTimestamp, delay: i64) -> Self {
         let now = now.get();
-        Self { now, latest: now.saturating_add(delay), closed: AtomicBool::new(false), next: AtomicI64::new(0) }
+        Self {
+            now,
+            latest: now.saturating_add(delay),
+            closed: AtomicBool::new(false),
+            next: AtomicI64::new(0),
+        }
     }
 
     /// How long until the first entry that did not pass is due.
@@ -347,7 +345,8 @@ impl<'a> Real<'a> {
     fn new(store: &Store, stored: &'a StoredMessage) -> Option<Self> {
         let record = stored.record();
         let topic = record.properties.get(properties::REAL_TOPIC)?;
-        let queue_id = record.properties.get(properties::REAL_QID)?.parse().ok().filter(|id: &i32| *id >= 0)?;
+        let queue_id =
+            record.properties.get(properties::REAL_QID)?.parse().ok().filter(|id: &i32| *id >= 0)?;
         if !names::is_topic(topic) || matches!(topic, names::HALF_TOPIC | names::SCHEDULE_TOPIC) {
             return None;
         }
@@ -393,7 +392,12 @@ fn put_real(broker: &Broker, messages: &[StoredMessage]) -> Result<PhysicalOffse
     for message in &all {
         match broker.store.put(message) {
             Ok(stored) => end = end.max(end_of(stored)),
-            Err(error) if matches!(error.put_status(), PutStatus::MessageIllegal | PutStatus::PropertiesSizeExceeded) => {
+            Err(error)
+                if matches!(
+                    error.put_status(),
+                    PutStatus::MessageIllegal | PutStatus::PropertiesSizeExceeded
+                ) =>
+            {
                 tracing::error!(%error, "a delayed message cannot be delivered, left out");
             }
             Err(error) => return Err(error),

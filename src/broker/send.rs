@@ -150,7 +150,8 @@ fn prepare(
         asked if asked < 0 => broker.any_queue(topic.write_queues),
         asked => asked,
     };
-    let sys_flag = SysFlag(header.sys_flag).with(SysFlag::MULTI_TAGS, topic.filter_type == "MULTI_TAG")
+    let sys_flag = SysFlag(header.sys_flag)
+        .with(SysFlag::MULTI_TAGS, topic.filter_type == "MULTI_TAG")
         .with(SysFlag::BORN_HOST_V6 | SysFlag::STORE_HOST_V6, false);
     let marks = Marks::of(header.properties);
     let mut prepared = Prepared {
@@ -197,7 +198,10 @@ fn check(broker: &Arc<Broker>, header: &SendHeader<'_>) -> Result<Arc<TopicConfi
     let topic = broker
         .topic_for_send(header.topic, header.default_topic, header.default_queues, unit)
         .ok_or_else(|| {
-            Refusal::new(response::TOPIC_NOT_EXIST, format!("there is no topic {}, create it first", header.topic))
+            Refusal::new(
+                response::TOPIC_NOT_EXIST,
+                format!("there is no topic {}, create it first", header.topic),
+            )
         })?;
     let queues = topic.write_queues.max(topic.read_queues);
     if header.queue_id >= queues || queues <= 0 {
@@ -455,7 +459,9 @@ pub(super) fn put_code(status: PutStatus) -> (i32, Option<String>) {
             (response::MESSAGE_ILLEGAL, remark("the message breaks a limit of the store"))
         }
         PutStatus::OsPageCacheBusy => (response::SYSTEM_BUSY, remark("the broker is busy, try again later")),
-        PutStatus::CreateMappedFileFailed => (response::SYSTEM_ERROR, remark("no room for another log segment")),
+        PutStatus::CreateMappedFileFailed => {
+            (response::SYSTEM_ERROR, remark("no room for another log segment"))
+        }
         PutStatus::LmqConsumeQueueNumExceeded => (response::SYSTEM_ERROR, remark("too many %LMQ% queues")),
         PutStatus::UnknownError => (response::SYSTEM_ERROR, remark("the store could not keep the message")),
     }

@@ -71,9 +71,13 @@ mod tests {
 
     #[test]
     fn long_and_short_names_say_the_same() {
-        let values = ["p", "t", "TBW102", "4", "-1", "1", "99", "7", "a\u{1}b\u{2}", "2", "true", "16", "false"];
+        let values =
+            ["p", "t", "TBW102", "4", "-1", "1", "99", "7", "a\u{1}b\u{2}", "2", "true", "16", "false"];
         let command = |code, names: [&str; 13]| {
-            names.iter().zip(values).fold(Command::request(code), |c, (name, value)| c.with_field(name, value))
+            names
+                .iter()
+                .zip(values)
+                .fold(Command::request(code), |c, (name, value)| c.with_field(name, value))
         };
         let long = command(request::SEND_MESSAGE, LONG);
         let short = command(request::SEND_MESSAGE_V2, SHORT);
