@@ -395,3 +395,6 @@ pub fn encode_blank(remaining: usize) -> [u8; BLANK_LEN] {
     blank[MAGIC_AT..].copy_from_slice(&MAGIC_BLANK.to_be_bytes());
     blank
 }
+
+#[cfg(test)]
+mod tests;
