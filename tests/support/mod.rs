@@ -72,14 +72,24 @@ impl Golden {
 
     /// What the Java store made of it, line by line.
     pub fn expected(&self) -> Vec<Value> {
-        let file =
-            File::open(self.dir.path().join("expected.jsonl")).expect("a golden store has expected lines");
-        lines(BufReader::new(file))
+        self.expected_lines("")
     }
 
     /// The expected lines of one kind (`t`).
     pub fn expected_of(&self, kind: &str) -> Vec<Value> {
-        self.expected().into_iter().filter(|line| line["t"] == kind).collect()
+        self.expected_lines(&format!("{{\"t\":\"{kind}\","))
+    }
+
+    /// The lines with a beginning, which each has as written by Java; only those are parsed.
+    fn expected_lines(&self, beginning: &str) -> Vec<Value> {
+        let file =
+            File::open(self.dir.path().join("expected.jsonl")).expect("a golden store has expected lines");
+        BufReader::new(file)
+            .lines()
+            .map(|line| line.expect("text"))
+            .filter(|line| line.starts_with(beginning))
+            .map(|line| serde_json::from_str(&line).expect("an expected line is JSON"))
+            .collect()
     }
 
     /// The names in a directory of the store in order; none when it does not exist.
@@ -175,12 +185,6 @@ impl Golden {
 
 fn text_of(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn lines(from: impl BufRead) -> Vec<Value> {
-    from.lines()
-        .map(|line| serde_json::from_str(&line.expect("text")).expect("an expected line is JSON"))
-        .collect()
 }
 
 fn open(file: &str) -> impl Read + use<> {
