@@ -95,6 +95,6 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.connection.drain();
+        self.connection.end();
     }
 }

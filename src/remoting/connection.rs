@@ -11,8 +11,9 @@
 //! (outbox too full: wait for room)   unlock, notify  ------------> lock, take all, unlock
 //!                                                                  writev .. until empty, notify room
 //! ```
-//! States go one way, open -> draining -> closed: a draining connection reads no more and ends when its outbox is
-//! empty. Every bound is in [`Limits`]; timers are kept by one sweep over all connections, not per read.
+//! States go one way, open -> stopping -> ending -> closed. A stopping connection (its server shuts down) reads no
+//! more and waits for the answers that are owed; an ending one (the peer sends no more) sends what waits and closes.
+//! Every bound is in [`Limits`]; timers are kept by one sweep over all connections, not per read.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,7 +21,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicI32, AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -75,7 +76,8 @@ pub enum CallError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
     Open,
-    Draining,
+    Stopping,
+    Ending,
     Closed,
 }
 
@@ -95,6 +97,8 @@ pub struct Connection {
     /// `None` once the connection has ended.
     calls: Mutex<Option<HashMap<i32, oneshot::Sender<Command>>>>,
     next_opaque: AtomicI32,
+    /// Requests that were served and not answered yet.
+    owed: AtomicI64,
     opened: Instant,
     /// Milliseconds since `opened`; 0 stands for never.
     last_moved: AtomicU64,
@@ -117,6 +121,7 @@ impl Connection {
             room: Notify::new(),
             calls: Mutex::new(Some(HashMap::new())),
             next_opaque: AtomicI32::new(1),
+            owed: AtomicI64::new(0),
             opened: Instant::now(),
             last_moved: AtomicU64::new(0),
             partial_since: AtomicU64::new(0),
@@ -169,6 +174,9 @@ impl Connection {
     /// unread is closed.
     pub fn send(&self, command: Command) -> bool {
         let code = command.code;
+        if command.is_response() {
+            self.owed.fetch_sub(1, Ordering::Relaxed);
+        }
         let (pieces, len) = match frame::encode(command) {
             Ok(encoded) => encoded,
             Err(error) => {
@@ -182,9 +190,6 @@ impl Connection {
                 return false;
             }
             let before = self.outbound.fetch_add(len, Ordering::AcqRel);
-            if before == 0 {
-                self.unread_since.store(self.age(), Ordering::Relaxed);
-            }
             if before.saturating_add(len) > self.limits.max_outbound && before > 0 {
                 drop(outbox);
                 debug!(peer = %self.peer, "closed: it does not read what is sent to it");
@@ -247,12 +252,21 @@ impl Connection {
         self.outbox.lock().clear();
     }
 
-    /// Reads no more, sends what waits, then ends the connection.
-    pub fn drain(&self) {
+    /// Reads no more, waits for the answers that are owed, sends them, then closes.
+    pub(super) fn stop(&self) {
+        self.leave_open(State::Stopping);
+    }
+
+    /// Reads no more, sends what waits, then closes.
+    pub(super) fn end(&self) {
+        self.leave_open(State::Ending);
+    }
+
+    fn leave_open(&self, next: State) {
         self.state.send_if_modified(|state| {
             let open = *state == State::Open;
             if open {
-                *state = State::Draining;
+                *state = next;
             }
             open
         });
@@ -318,8 +332,8 @@ pub(super) async fn run(connection: Arc<Connection>, stream: TcpStream, service:
         debug!(peer = %connection.peer, %error, "closed");
         connection.close();
     }
-    // A peer that sends no more may still read its last answers; a draining connection sends what waits.
-    connection.drain();
+    // A peer that sends no more may still read its last answers.
+    connection.end();
     if let Err(error) = writer.await {
         debug!(peer = %connection.peer, %error, "the write task ended early");
     }
@@ -337,6 +351,9 @@ async fn read_task(
         if buffer.capacity() - buffer.len() < READ / 4 {
             // Doubles while a large frame arrives: never more than was received already.
             buffer.reserve(buffer.len().max(READ));
+        }
+        if !buffer.is_empty() && connection.partial_since.load(Ordering::Relaxed) == 0 {
+            connection.partial_since.store(connection.age(), Ordering::Relaxed);
         }
         let received = tokio::select! {
             received = read.read_buf(&mut buffer) => received?,
@@ -367,6 +384,7 @@ fn receive(
     let now = connection.age();
     connection.last_moved.store(now, Ordering::Relaxed);
     let mut batch = Vec::new();
+    let mut owed = 0;
     let mut whole = false;
     let result = loop {
         match frame::decode(buffer, connection.limits.max_frame) {
@@ -375,6 +393,7 @@ fn receive(
                 if command.is_response() {
                     complete(connection, command);
                 } else {
+                    owed += i64::from(!command.is_oneway());
                     batch.push(command);
                 }
             }
@@ -382,15 +401,12 @@ fn receive(
             Err(error) => break Err(error),
         }
     };
-    if buffer.is_empty() {
-        connection.partial_since.store(0, Ordering::Relaxed);
-    } else if whole || connection.partial_since.load(Ordering::Relaxed) == 0 {
-        connection.partial_since.store(now, Ordering::Relaxed);
-    }
     if whole {
         connection.first_frame.store(now, Ordering::Relaxed);
+        connection.partial_since.store(0, Ordering::Relaxed);
     }
     if !batch.is_empty() {
+        connection.owed.fetch_add(owed, Ordering::Relaxed);
         service.serve(connection, batch);
     }
     result
@@ -411,8 +427,11 @@ async fn write_task(connection: Arc<Connection>, mut write: OwnedWriteHalf) {
     loop {
         std::mem::swap(&mut *connection.outbox.lock(), &mut pieces);
         if pieces.is_empty() {
-            if *state.borrow_and_update() != State::Open {
-                break;
+            let owes = connection.owed.load(Ordering::Relaxed) > 0;
+            match *state.borrow_and_update() {
+                State::Ending | State::Closed => break,
+                State::Stopping if !owes => break,
+                State::Open | State::Stopping => {}
             }
             tokio::select! {
                 () = connection.to_write.notified() => {}
@@ -437,6 +456,7 @@ async fn write_all(
     pieces: &mut VecDeque<Bytes>,
     state: &mut watch::Receiver<State>,
 ) -> io::Result<()> {
+    connection.unread_since.store(connection.age(), Ordering::Relaxed);
     while !pieces.is_empty() {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
@@ -455,11 +475,12 @@ async fn write_all(
         let now = connection.age();
         connection.last_moved.store(now, Ordering::Relaxed);
         let left = connection.outbound.fetch_sub(written, Ordering::AcqRel).saturating_sub(written);
-        connection.unread_since.store(if left == 0 { 0 } else { now }, Ordering::Relaxed);
+        connection.unread_since.store(now, Ordering::Relaxed);
         if left <= connection.limits.outbound_pause {
             connection.room.notify_one();
         }
     }
+    connection.unread_since.store(0, Ordering::Relaxed);
     Ok(())
 }
 

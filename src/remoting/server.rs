@@ -98,7 +98,7 @@ impl Server {
         self.tasks[0].abort();
         let mut count = self.shared.count.subscribe();
         self.shared.end();
-        self.shared.each(Connection::drain);
+        self.shared.each(Connection::stop);
         let none = tokio::time::timeout(self.shared.limits.drain, count.wait_for(|n| *n == 0)).await.is_ok();
         if !none {
             self.shared.each(Connection::close);
