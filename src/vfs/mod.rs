@@ -6,6 +6,8 @@
 
 use std::{fmt, io, ops::Range, path::Path, ptr::NonNull, time::SystemTime};
 
+#[cfg(test)]
+pub(crate) mod faulty;
 mod os;
 mod overlay;
 
