@@ -9,15 +9,18 @@ mod admin;
 mod batch_body;
 mod clients;
 mod config;
+mod connections;
 mod groups;
 mod hold;
 mod json;
 mod lock;
 mod names;
 mod offsets;
+mod progress;
 mod property_text;
 mod pull;
 mod query;
+mod rates;
 mod register;
 mod retry;
 mod schedule;
@@ -41,6 +44,7 @@ use crate::{
 };
 
 use {
+    admin::ConfigVersion,
     clients::Clients,
     config::Live,
     groups::Groups,
@@ -48,6 +52,7 @@ use {
     lock::Locks,
     offsets::Offsets,
     pull::PullHold,
+    rates::Rates,
     register::Register,
     schedule::Schedule,
     topics::Topics,
@@ -101,6 +106,8 @@ const ROUTES: &[&[(i32, Route)]] = &[
     topics::ROUTES,
     groups::ROUTES,
     admin::ROUTES,
+    progress::ROUTES,
+    connections::ROUTES,
 ];
 
 fn route(code: i32) -> Option<Route> {
@@ -126,6 +133,8 @@ pub struct Broker {
     pub(crate) hold: PullHold,
     pub(crate) locks: Locks,
     pub(crate) schedule: Schedule,
+    pub(crate) rates: Rates,
+    pub(crate) config_version: ConfigVersion,
     /// The settings that may change while it runs.
     pub(crate) live: Live,
     /// Turns true once, when the broker stops.
@@ -286,7 +295,8 @@ impl Running {
     /// As [`Running::start`].
     pub async fn start_with(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<Self> {
         config.validate()?;
-        let broker = Arc::new(open(config, vfs, clock)?);
+        let opening = Runtime::current().spawn_blocking(move || open(config, vfs, clock)).await;
+        let broker = Arc::new(opening.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?);
         let limits = Limits { idle: Duration::from_secs(broker.config.max_idle_s), ..Limits::default() };
         let mut servers = Vec::new();
         // Older clients and replicas talk to the second port; both serve everything.
@@ -349,6 +359,8 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
         hold: pull::new_hold(),
         locks: Locks::new(),
         schedule,
+        rates: Rates::default(),
+        config_version: ConfigVersion::new(boot_time),
         live: Live::new(&config),
         stopping: watch::Sender::new(false),
         config,
@@ -358,4 +370,6 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
 fn start_timers(broker: &Arc<Broker>) {
     broker.every(Duration::from_millis(broker.config.save_offsets_ms), |broker| broker.save_offsets());
     broker.every(Duration::from_secs(10), |broker| broker.expire_clients());
+    broker.sample_rates();
+    broker.every(rates::PERIOD, |broker| broker.sample_rates());
 }

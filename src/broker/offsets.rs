@@ -214,6 +214,16 @@ impl Offsets {
         with.map(|(topic, _)| topic.clone()).collect()
     }
 
+    /// Gives topic, group and the sum of its committed offsets, for every pair.
+    pub(crate) fn each_sum(&self, mut give: impl FnMut(&str, &str, u64)) {
+        let tables = self.tables.lock();
+        for (topic, groups) in &tables.consumed.0 {
+            for (group, queues) in groups {
+                give(topic, group, queues.values().filter_map(|offset| u64::try_from(*offset).ok()).sum());
+            }
+        }
+    }
+
     /// The groups that committed in a topic, sorted.
     pub(crate) fn groups_of(&self, topic: &str) -> BTreeSet<String> {
         let tables = self.tables.lock();

@@ -1,0 +1,232 @@
+//! How far groups are in topics: statistics of topics and groups, and moving a group back or forth in time.
+//!
+//! Owns nothing; joins the store's queues with the tables of topics, offsets and clients. Called by operators' tools.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{Broker, Refusal, Route, json::Json, names, topics::TopicConfig};
+use crate::{
+    consume_queue::Boundary,
+    message::Queue,
+    remoting::{
+        Command, Connection,
+        codes::{request, response},
+    },
+    types::{QueueOffset, StoreTimestamp},
+};
+
+/// The codes that this file answers.
+pub(super) const ROUTES: &[(i32, Route)] = &[
+    (request::GET_TOPIC_STATS_INFO, Route::Answer(topic_stats)),
+    (request::GET_CONSUME_STATS, Route::Answer(consume_stats)),
+    (request::GET_BROKER_CONSUME_STATS, Route::Answer(all_consume_stats)),
+    (request::QUERY_TOPIC_CONSUME_BY_WHO, Route::Answer(groups_of_topic)),
+    (request::QUERY_TOPICS_BY_CONSUMER, Route::Answer(topics_of_group)),
+    (request::QUERY_CONSUME_TIME_SPAN, Route::Answer(time_span)),
+    (request::INVOKE_BROKER_TO_RESET_OFFSET, Route::Answer(reset)),
+];
+
+impl Broker {
+    /// The topic, or the refusal of a request that names one which does not exist.
+    pub(super) fn known_topic(&self, name: &str) -> Result<Arc<TopicConfig>, Refusal> {
+        self.topics.get(name).ok_or_else(|| {
+            Refusal::new(
+                response::TOPIC_NOT_EXIST,
+                format!("no topic {} on this broker", names::shorten(name)),
+            )
+        })
+    }
+
+    fn message_queue(&self, topic: &str, queue: i32) -> Json {
+        Json::map([
+            ("brokerName", Json::from(self.config.name.as_str())),
+            ("queueId", queue.into()),
+            ("topic", topic.into()),
+        ])
+    }
+
+    fn end_of(&self, queue: Option<Queue>) -> i64 {
+        queue.map_or(0, |queue| self.store.max_offset(queue).get())
+    }
+
+    /// When the message at `offset` was stored, 0 when there is none.
+    fn time_at(&self, queue: Option<Queue>, offset: i64) -> Result<i64, Refusal> {
+        let Some(queue) = queue.filter(|_| offset >= 0) else { return Ok(0) };
+        Ok(self.store.message_time(queue, QueueOffset(offset))?.map_or(0, StoreTimestamp::get))
+    }
+}
+
+fn topic_stats(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let topic = broker.known_topic(cmd.fields.text("topic")?)?;
+    let mut table = Vec::new();
+    for id in 0..topic.read_queues.max(topic.write_queues) {
+        let queue = broker.store.find_queue(&topic.name, id);
+        let end = broker.end_of(queue);
+        table.push((
+            broker.message_queue(&topic.name, id),
+            Json::map([
+                ("lastUpdateTimestamp", Json::from(broker.time_at(queue, end - 1)?)),
+                ("maxOffset", end.into()),
+                ("minOffset", queue.map_or(0, |queue| broker.store.min_offset(queue).get()).into()),
+            ]),
+        ));
+    }
+    let body = Json::map([
+        ("offsetTable", Json::Map(table)),
+        ("topicPutTps", broker.rates.put_tps(&topic.name).into()),
+    ]);
+    Ok(cmd.reply(response::SUCCESS).with_body(body.compact()))
+}
+
+/// The topics that a group consumes or consumed and that exist.
+fn consumed_topics(broker: &Broker, group: &str) -> BTreeSet<String> {
+    let mut topics = broker.offsets.topics_of(group);
+    if let Some(consumers) = broker.clients.consumer_group(group) {
+        // A topic that the group has left is no longer its concern while it has members.
+        topics.retain(|topic| consumers.subscriptions.contains_key(topic));
+        topics.extend(consumers.subscriptions.into_keys());
+    }
+    topics.retain(|topic| broker.topics.contains(topic));
+    topics
+}
+
+/// `offsetTable` of a group in a topic.
+fn offset_table(broker: &Broker, group: &str, topic: &str) -> Result<Vec<(Json, Json)>, Refusal> {
+    let mut table = Vec::new();
+    let queues = broker.topics.get(topic).map_or(0, |topic| topic.read_queues);
+    for id in 0..queues {
+        let queue = broker.store.find_queue(topic, id);
+        let consumed = broker.offsets.query(group, topic, id).unwrap_or(0).max(0);
+        table.push((
+            broker.message_queue(topic, id),
+            Json::map([
+                ("brokerOffset", Json::from(broker.end_of(queue))),
+                ("consumerOffset", consumed.into()),
+                ("lastTimestamp", broker.time_at(queue, consumed - 1)?.into()),
+                ("pullOffset", broker.offsets.pulled(group, topic, id).unwrap_or(0).into()),
+            ]),
+        ));
+    }
+    Ok(table)
+}
+
+fn consume_stats(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let group = cmd.fields.text("consumerGroup")?;
+    let topics = match cmd.fields.get("topic").filter(|topic| !topic.is_empty()) {
+        Some(topic) => BTreeSet::from([topic.to_owned()]),
+        None => consumed_topics(broker, group),
+    };
+    let (mut table, mut tps) = (Vec::new(), 0.0);
+    for topic in topics {
+        table.extend(offset_table(broker, group, &topic)?);
+        tps += broker.rates.consume_tps(group, &topic);
+    }
+    let body = Json::map([("consumeTps", Json::from(tps)), ("offsetTable", Json::Map(table))]);
+    Ok(cmd.reply(response::SUCCESS).with_body(body.compact()))
+}
+
+fn all_consume_stats(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let (mut list, mut behind, mut in_flight) = (Vec::new(), 0, 0);
+    for group in broker.groups.all().0 {
+        let mut of_group = Vec::new();
+        for topic in consumed_topics(broker, &group.name) {
+            let table = offset_table(broker, &group.name, &topic)?;
+            for (_, offsets) in &table {
+                let at = |key| offsets.int_of(key).unwrap_or(0);
+                behind += at("brokerOffset") - at("consumerOffset");
+                in_flight += (at("pullOffset") - at("consumerOffset")).max(0);
+            }
+            let tps = broker.rates.consume_tps(&group.name, &topic);
+            of_group.push(Json::map([("consumeTps", Json::from(tps)), ("offsetTable", Json::Map(table))]));
+        }
+        list.push(Json::map([(group.name.as_str(), Json::List(of_group))]));
+    }
+    let body = Json::map([
+        ("brokerAddr", Json::from(broker.config.address())),
+        ("consumeStatsList", Json::List(list)),
+        ("totalDiff", behind.into()),
+        ("totalInflightDiff", in_flight.into()),
+    ]);
+    Ok(cmd.reply(response::SUCCESS).with_body(body.compact()))
+}
+
+fn groups_of_topic(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let topic = cmd.fields.text("topic")?;
+    let mut groups = broker.offsets.groups_of(topic);
+    groups.extend(broker.clients.groups_on(topic));
+    let groups: Vec<String> = groups.into_iter().collect();
+    Ok(cmd.reply(response::SUCCESS).with_body(Json::map([("groupList", Json::from(groups))]).compact()))
+}
+
+fn topics_of_group(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let topics: Vec<String> = broker.offsets.topics_of(cmd.fields.text("group")?).into_iter().collect();
+    Ok(cmd.reply(response::SUCCESS).with_body(Json::map([("topicList", Json::from(topics))]).compact()))
+}
+
+fn time_span(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let topic = broker.known_topic(cmd.fields.text("topic")?)?;
+    let group = cmd.fields.text("group")?;
+    let now = broker.clock.now().get();
+    let mut spans = Vec::new();
+    for id in 0..topic.write_queues {
+        let queue = broker.store.find_queue(&topic.name, id);
+        let first = queue.map_or(0, |queue| broker.store.min_offset(queue).get());
+        let first_time = broker.time_at(queue, first)?;
+        let consumed = broker.offsets.query(group, &topic.name, id).unwrap_or(0);
+        let consumed_time = if consumed > 0 { broker.time_at(queue, consumed - 1)? } else { first_time };
+        let waiting = broker.time_at(queue, consumed)?;
+        let delay = if waiting > 0 { (now - waiting).max(0) } else { 0 };
+        spans.push(Json::map([
+            ("consumeTimeStamp", Json::from(consumed_time)),
+            ("delayTime", delay.into()),
+            ("maxTimeStamp", broker.time_at(queue, broker.end_of(queue) - 1)?.into()),
+            ("messageQueue", broker.message_queue(&topic.name, id)),
+            ("minTimeStamp", first_time.into()),
+        ]));
+    }
+    let body = Json::map([("consumeTimeSpanSet", Json::List(spans))]);
+    Ok(cmd.reply(response::SUCCESS).with_body(body.compact()))
+}
+
+fn reset(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let topic = broker.known_topic(cmd.fields.text("topic")?)?;
+    let group = cmd.fields.text("group")?;
+    names::check_group(group)?;
+    if broker.groups.get(group).is_none() {
+        return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, format!("no group {group}")));
+    }
+    let time: i64 = cmd.fields.parse("timestamp")?;
+    let only: i32 = cmd.fields.parse_or("queueId", -1)?;
+    let wanted: i64 = cmd.fields.parse_or("offset", -1)?;
+    let queues = if only >= 0 { only..only.saturating_add(1) } else { 0..topic.read_queues };
+    if queues.end > topic.read_queues {
+        return Err(Refusal::new(response::INVALID_PARAMETER, format!("{} has no queue {only}", topic.name)));
+    }
+    let mut targets = Vec::new();
+    for id in queues {
+        let queue = broker.store.find_queue(&topic.name, id);
+        let end = broker.end_of(queue);
+        let start = queue.map_or(0, |queue| broker.store.min_offset(queue).get());
+        let target = match queue {
+            _ if only >= 0 && wanted >= 0 && !(start..=end).contains(&wanted) => {
+                return Err(Refusal::new(
+                    response::SYSTEM_ERROR,
+                    format!("offset {wanted} is not in queue {id}, which has {start} to {end}"),
+                ));
+            }
+            _ if only >= 0 && wanted >= 0 => wanted,
+            Some(queue) if time >= 0 => {
+                broker.store.offset_by_time(queue, StoreTimestamp(time), Boundary::Lower)?.get()
+            }
+            _ => end,
+        };
+        targets.push((id, target));
+    }
+    let mut table = Vec::new();
+    for (id, target) in targets {
+        broker.offsets.reset(group, &topic.name, id, target);
+        table.push((broker.message_queue(&topic.name, id), Json::from(target)));
+    }
+    tracing::info!(topic = topic.name, group, time, "offsets reset by request");
+    Ok(cmd.reply(response::SUCCESS).with_body(Json::map([("offsetTable", Json::Map(table))]).compact()))
+}
