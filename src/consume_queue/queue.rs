@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    format::consume_queue::ext_position,
-    types::{PhysicalOffset, QueueOffset},
+    format::consume_queue::{Entry, ext_position},
+    types::{PhysicalOffset, QueueOffset, TagsCode},
 };
 
 /// Bytes of entries that one queue keeps in memory before it writes them out itself.
@@ -326,6 +326,22 @@ impl Queue {
         drop(state);
         self.enlist(&self.unwritten, &self.waiting.unwritten);
         Ok(Appended::Done)
+    }
+
+    /// Takes the slots up to `to` for records that are lost: entries that lead to `offset` and are too long to be
+    /// read. The queue's last record stays the one before them, so a record must follow.
+    pub(crate) fn fill(&self, to: QueueOffset, offset: PhysicalOffset, size: i32) -> Result<()> {
+        let entry = Entry { offset, size, tags_code: TagsCode::ZERO }.encode();
+        let mut state = self.lock();
+        while !state.removed && state.kind == QueueKind::Simple && state.max_offset() < to {
+            self.make_room(&mut state)?;
+            state.run.push(&entry);
+            self.waiting.bytes.fetch_add(entry.len(), Ordering::Relaxed);
+        }
+        self.publish_end(&state);
+        drop(state);
+        self.enlist(&self.unwritten, &self.waiting.unwritten);
+        Ok(())
     }
 
     fn make_room(&self, state: &mut State) -> Result<()> {

@@ -200,6 +200,15 @@ impl IndexSet {
         }
     }
 
+    /// Appends up to `max` entries of file `number` from entry `first` (from 1) on to `out`; the times are to the
+    /// second. None when the file has no more.
+    pub(crate) fn read(&self, number: usize, first: u32, max: usize, out: &mut Vec<KeyPut>) {
+        let state = self.state.read();
+        let Some(file) = state.files.get(number) else { return };
+        let entries = (first.max(1)..=file.entries()).take(max).filter_map(|n| file.entry(n));
+        out.extend(entries.map(|entry| file.key(&entry)));
+    }
+
     /// The last record in the index.
     pub(crate) fn end_offset(&self) -> Option<PhysicalOffset> {
         self.state.read().end.map(|(end, _)| end)

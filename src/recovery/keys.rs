@@ -1,0 +1,177 @@
+//! Makes the index what the log says.
+//!
+//! First every file is made sound in itself. Then the keys that each record makes are compared with the entries as
+//! they stand, in order, file after file. As long as they agree nothing is written. From the first record on that the
+//! index lacks or has otherwise, what follows is dropped, and everything is put again from the log.
+//!
+//! Let pass: entries of records before the pass, of damaged and of deleted records, and a record's keys that stand
+//! there twice, which is how RocketMQ leaves the last one after a kill.
+
+use super::{
+    DamagedRange,
+    report::{IndexRepairs, damage_at},
+};
+use crate::{
+    error::Result,
+    index::{IndexSet, KeyPut, Soundness},
+    types::PhysicalOffset,
+};
+
+/// Entries read at a time.
+const PAGE: usize = 4096;
+
+/// The index during the pass over the log.
+#[derive(Debug)]
+pub(super) struct IndexRepair<'i> {
+    index: &'i IndexSet,
+    from: PhysicalOffset,
+    cursor: Cursor,
+    /// Everything so far agrees.
+    agrees: bool,
+    /// The keys of the last record that the index has.
+    last: Vec<KeyPut>,
+    done: IndexRepairs,
+}
+
+/// A place in the index.
+#[derive(Debug)]
+struct Cursor {
+    file: usize,
+    /// The entry behind `page`.
+    next: u32,
+    page: Vec<KeyPut>,
+    at: usize,
+}
+
+impl Cursor {
+    fn peek(&mut self, index: &IndexSet, files: usize) -> Option<KeyPut> {
+        while self.at == self.page.len() {
+            if self.file >= files {
+                return None;
+            }
+            self.page.clear();
+            self.at = 0;
+            index.read(self.file, self.next, PAGE, &mut self.page);
+            self.next += u32::try_from(self.page.len()).unwrap_or(0);
+            if self.page.is_empty() {
+                (self.file, self.next) = (self.file + 1, 1);
+            }
+        }
+        self.page.get(self.at).copied()
+    }
+}
+
+impl<'i> IndexRepair<'i> {
+    /// Makes each file sound, and starts at the first entry of a record at or behind `from`.
+    pub(super) fn start(index: &'i IndexSet, from: PhysicalOffset) -> Result<Self> {
+        let mut done = IndexRepairs::default();
+        let mut number = 0;
+        while number < index.files().len() {
+            if index.check(number) != Soundness::Sound {
+                done.repaired += 1;
+                index.repair(number)?;
+            }
+            number += 1;
+        }
+        let cursor = Cursor { file: 0, next: 1, page: Vec::new(), at: 0 };
+        Ok(Self { index, from, cursor, agrees: true, last: Vec::new(), done })
+    }
+
+    /// Sees to the keys of the record at `at`. One of a `dead` topic may have them or not.
+    pub(super) fn take(
+        &mut self,
+        at: PhysicalOffset,
+        keys: &[KeyPut],
+        dead: bool,
+        damage: &[DamagedRange],
+    ) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        if self.agrees && self.agrees_on(at, keys, dead, damage)? {
+            return Ok(());
+        }
+        if !dead {
+            self.put(at, keys)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, at: PhysicalOffset, keys: &[KeyPut]) -> Result<()> {
+        self.agrees = false;
+        self.done.rebuilt_from.get_or_insert(at);
+        self.done.added += keys.len() as u64;
+        self.index.put(keys)
+    }
+
+    /// Whether the next entries are the keys of this record. If not, they are dropped.
+    fn agrees_on(
+        &mut self,
+        at: PhysicalOffset,
+        keys: &[KeyPut],
+        dead: bool,
+        damage: &[DamagedRange],
+    ) -> Result<bool> {
+        let files = self.index.files().len();
+        if !self.skip_to(at, files, damage)? {
+            return Ok(false);
+        }
+        let mut matched = 0;
+        while let Some(key) = keys.get(matched)
+            && let Some(entry) = self.cursor.peek(self.index, files)
+            && (entry.offset, entry.hash) == (at, key.hash)
+        {
+            self.cursor.at += 1;
+            matched += 1;
+        }
+        if matched == keys.len() {
+            self.last.clear();
+            self.last.extend_from_slice(keys);
+            return Ok(true);
+        }
+        if matched == 0 && dead {
+            return Ok(true);
+        }
+        self.cut(at)?;
+        Ok(false)
+    }
+
+    /// Passes over entries of earlier records that may stand there. False when one may not: it and all behind it are
+    /// dropped then.
+    fn skip_to(&mut self, at: PhysicalOffset, files: usize, damage: &[DamagedRange]) -> Result<bool> {
+        while let Some(entry) = self.cursor.peek(self.index, files).filter(|entry| entry.offset < at) {
+            let again = self.last.iter().any(|key| (key.offset, key.hash) == (entry.offset, entry.hash));
+            if !again && entry.offset >= self.from && damage_at(damage, entry.offset).is_none() {
+                self.cut_at_entry(entry.offset)?;
+                return Ok(false);
+            }
+            self.cursor.at += 1;
+        }
+        Ok(true)
+    }
+
+    /// Drops the entries from the record at `at` on.
+    fn cut(&mut self, at: PhysicalOffset) -> Result<()> {
+        self.agrees = false;
+        self.index.truncate_from(at)
+    }
+
+    /// Drops an entry that no record has, and all behind it. Good keys of the same record are put again.
+    fn cut_at_entry(&mut self, at: PhysicalOffset) -> Result<()> {
+        self.cut(at)?;
+        match self.last.first() {
+            Some(last) if last.offset >= at => self.index.put(&self.last),
+            _ => Ok(()),
+        }
+    }
+
+    /// Drops what is left: entries of no record, and those behind the end of the log.
+    pub(super) fn finish(mut self, end: PhysicalOffset, damage: &[DamagedRange]) -> Result<IndexRepairs> {
+        if self.agrees {
+            let files = self.index.files().len();
+            self.skip_to(end, files, damage)?;
+        }
+        self.index.truncate_from(end)?;
+        Ok(self.done)
+    }
+}

@@ -1,0 +1,172 @@
+//! Brings log, queues and index into agreement when a store is opened.
+//!
+//! The bytes of the log decide; whether the store was closed, what the checkpoint says and what queues and index
+//! hold are only hints. One pass over the log finds its records, its damage and its end ([`scan`]); along the way
+//! every queue entry and every index key is compared with what its record makes, and put right ([`queues`],
+//! [`keys`]). Then the log is cut at its end, and everything is synced before it is served. Killed anywhere in
+//! between, the next open comes to the same. FORMAT.md, "Recovery", has the rules and where they differ from
+//! RocketMQ's.
+//!
+//! Called by `Store::open`, and by `dump` over a file system that keeps no write.
+
+mod keys;
+mod queues;
+mod report;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use report::{DamagedRange, RecoveryReport};
+
+use crate::{
+    clock::Clock,
+    commit_log::{Appender, CommitLog, Loaded},
+    config::Config,
+    consume_queue::QueueTable,
+    deleted::DeletedTopics,
+    dispatch::Projection,
+    error::Result,
+    format::checkpoint::Checkpoint,
+    index::IndexSet,
+    types::{PhysicalOffset, StoreTimestamp},
+    vfs::Advice,
+};
+use {
+    keys::IndexRepair,
+    queues::QueueRepair,
+    scan::{Checks, Scan, Step},
+};
+
+/// What lies in the store's directory; nothing of it is changed yet.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The log's files.
+    pub log: Loaded,
+    /// The queues.
+    pub table: QueueTable,
+    /// The index.
+    pub index: IndexSet,
+    /// The checkpoint; a hint.
+    pub checkpoint: Checkpoint,
+    /// Whether the store was not closed; a hint.
+    pub aborted: bool,
+}
+
+/// A store whose parts agree.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    /// The log.
+    pub log: Arc<CommitLog>,
+    /// Its writing end.
+    pub appender: Appender,
+    /// The queues.
+    pub table: QueueTable,
+    /// The index.
+    pub index: IndexSet,
+    /// Where the last record starts and when it was stored; zeros when there is none.
+    pub last_record: (PhysicalOffset, StoreTimestamp),
+    /// What was found and done.
+    pub report: RecoveryReport,
+}
+
+/// Recovers a store from the first byte of its log on.
+///
+/// # Errors
+/// What the file system says. Nothing that the log holds is lost then; opening again starts over.
+pub(crate) fn recover(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    deleted: &DeletedTopics,
+    found: Found,
+) -> Result<Recovered> {
+    let started = clock.monotonic();
+    let Found { log, table, index, checkpoint: _, aborted } = found;
+    let mut report = RecoveryReport { aborted, ..RecoveryReport::default() };
+    table.recover()?;
+    let mut last_record = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
+    if let Some(from) = log.first_offset() {
+        let parts = Parts { config, deleted, log: &log, table: &table, index: &index };
+        last_record = parts.agree(from, &mut report)?;
+    } else {
+        // As in RocketMQ: without a log there is nothing that an entry could mean.
+        for queue in table.queues() {
+            queue.clear()?;
+        }
+        index.remove_all()?;
+    }
+    log.advise(Advice::Random);
+    let end = report.end;
+    let (log, appender) = log.recovered(end, Arc::clone(clock))?;
+    for queue in table.queues() {
+        queue.correct_min_offset(log.min_offset())?;
+    }
+    table.flush_step(clock.monotonic(), true)?;
+    index.flush(true)?;
+    report.elapsed = clock.monotonic().saturating_sub(started);
+    Ok(Recovered { log, appender, table, index, last_record, report })
+}
+
+/// What the pass joins.
+struct Parts<'a> {
+    config: &'a Config,
+    deleted: &'a DeletedTopics,
+    log: &'a Loaded,
+    table: &'a QueueTable,
+    index: &'a IndexSet,
+}
+
+impl Parts<'_> {
+    /// Walks the log from `from` on and puts queues and index right. Says where the last record starts and when it
+    /// was stored.
+    fn agree(
+        &self,
+        from: PhysicalOffset,
+        report: &mut RecoveryReport,
+    ) -> Result<(PhysicalOffset, StoreTimestamp)> {
+        self.log.advise(Advice::Sequential);
+        let projection = Projection::new(self.config);
+        let mut scan = Scan::new(self.log.segments().collect(), Checks::new(self.config), from);
+        let mut queues = QueueRepair::new(self.table, from, self.log.segment_size());
+        let mut index =
+            self.config.message_index.then(|| IndexRepair::start(self.index, from)).transpose()?;
+        let mut last = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
+        let mut keys = Vec::new();
+        report.start = from;
+        loop {
+            match scan.step(&|header| queues.stale(header)) {
+                Step::Record(header) => {
+                    let at = header.physical_offset;
+                    let dead = self.deleted.covers(header.topic, at);
+                    let made = projection.of(&header);
+                    if !dead {
+                        queues.take(&made, &report.damage)?;
+                    }
+                    queues.seen(&header);
+                    if let Some(index) = &mut index {
+                        keys.clear();
+                        made.keys(&mut keys);
+                        index.take(at, &keys, dead, &report.damage)?;
+                    }
+                    report.records += 1;
+                    last = (at, header.store_timestamp);
+                }
+                Step::Damage(range) => {
+                    queues.lost(range);
+                    report.damage.push(range);
+                }
+                Step::End { at, torn } => {
+                    (report.end, report.torn) = (at, torn);
+                    break;
+                }
+            }
+        }
+        report.queues = queues.finish(&report.damage)?;
+        match index {
+            Some(index) => report.index = index.finish(report.end, &report.damage)?,
+            None => self.index.truncate_from(report.end)?,
+        }
+        Ok(last)
+    }
+}

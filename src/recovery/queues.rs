@@ -1,0 +1,412 @@
+//! Makes the queues what the log says.
+//!
+//! Records come in the order of the log. The entry of each is compared with what its queue holds in that slot:
+//! nothing is done when they agree, which is nearly always; else it is appended or rewritten. An entry never goes to
+//! another slot than its record's own, so a lost record leaves a slot that leads nowhere and shifts nothing.
+//!
+//! The number in a record is not covered by the body checksum. One that neither continues its queue nor is explained
+//! by damage is held back until the queue's next record: if that goes on from it the numbering did jump, or began
+//! again as it does when a topic is made anew; if not, the number is damaged and the record is left out.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    DamagedRange,
+    report::{QueueRepairs, damage_at},
+};
+use crate::{
+    consume_queue::{Appended, CqUnit, Dispatch, Queue, QueueKind, QueueTable},
+    dispatch::Projected,
+    error::{Corruption, Error, Result},
+    format::{
+        consume_queue::Entry,
+        message::{Header, MIN_RECORD},
+    },
+    types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, TagsCode, TopicName},
+};
+
+/// Lost records that are believed in without bytes of the log to show for them.
+const JUMP: i64 = 1 << 20;
+/// Queue offsets beyond this are damage.
+const LAST_OFFSET: i64 = i64::MAX / 1024;
+
+/// What the pass knows of one queue.
+#[derive(Debug)]
+struct Seen {
+    queue: Arc<Queue>,
+    /// The number that its next record should have; `None` before the first.
+    next: Option<QueueOffset>,
+    /// Bytes that were lost anywhere in the log before its last record.
+    lost: u64,
+    /// A record whose number does not fit.
+    held: Option<Dispatch<'static>>,
+}
+
+/// The queues during the pass over the log.
+#[derive(Debug)]
+pub(super) struct QueueRepair<'t> {
+    table: &'t QueueTable,
+    topics: HashMap<TopicName, HashMap<QueueId, Seen>>,
+    /// Where the pass began: entries of earlier records are not looked at.
+    from: PhysicalOffset,
+    segment_size: usize,
+    /// The latest store time so far.
+    newest: StoreTimestamp,
+    /// Bytes of the log so far whose records are in no queue.
+    lost: u64,
+    done: QueueRepairs,
+}
+
+impl<'t> QueueRepair<'t> {
+    pub(super) fn new(table: &'t QueueTable, from: PhysicalOffset, segment_size: usize) -> Self {
+        Self {
+            table,
+            topics: HashMap::new(),
+            from,
+            segment_size,
+            newest: StoreTimestamp::ZERO,
+            lost: 0,
+            done: QueueRepairs::default(),
+        }
+    }
+
+    /// Whether a record that is whole and in its place was nevertheless cut by an earlier recovery that left its
+    /// bytes there, as RocketMQ's does: its number was given out again, to a record stored later.
+    pub(super) fn stale(&self, header: &Header<'_>) -> Option<Corruption> {
+        if header.store_timestamp >= self.newest || header.queue_offset <= QueueOffset::ZERO {
+            return None;
+        }
+        let next = self.topics.get(header.topic)?.get(&header.queue_id)?.next?;
+        (header.queue_offset < next).then_some(Corruption::OutOfRange {
+            what: "queue offset of a record from before",
+            value: header.queue_offset.0,
+            min: next.0,
+            max: LAST_OFFSET,
+        })
+    }
+
+    /// Takes note of an accepted record, whatever became of it here.
+    pub(super) fn seen(&mut self, header: &Header<'_>) {
+        self.newest = self.newest.max(header.store_timestamp);
+    }
+
+    /// Takes note of bytes that hold no records.
+    pub(super) fn lost(&mut self, range: DamagedRange) {
+        if !range.is_unwritten() {
+            self.lost += range.to.since(range.from);
+        }
+    }
+
+    /// Sees to the entries of one record.
+    pub(super) fn take(&mut self, made: &Projected<'_>, damage: &[DamagedRange]) -> Result<()> {
+        if made.is_queued() {
+            self.one(made.topic, made.queue_id, made.kind(), damage, |kind| made.entry(kind))?;
+        }
+        for (topic, id, entry) in made.further() {
+            self.one(topic, id, QueueKind::Simple, damage, |_| Some(entry))?;
+        }
+        Ok(())
+    }
+
+    fn one(
+        &mut self,
+        topic: &str,
+        id: QueueId,
+        kind: QueueKind,
+        damage: &[DamagedRange],
+        entry: impl FnOnce(QueueKind) -> Option<Dispatch<'static>>,
+    ) -> Result<()> {
+        if !self.topics.get(topic).is_some_and(|ids| ids.contains_key(&id)) && !self.meet(topic, id, kind) {
+            self.done.unplaced += 1;
+            return Ok(());
+        }
+        let Some(seen) = self.topics.get_mut(topic).and_then(|ids| ids.get_mut(&id)) else { return Ok(()) };
+        let Some(entry) = entry(seen.queue.kind()) else { return Ok(()) };
+        if !(0..=LAST_OFFSET).contains(&entry.queue_offset.0) {
+            self.done.unplaced += 1;
+            self.lost += u64::try_from(entry.size).unwrap_or(0);
+            return Ok(());
+        }
+        let mut pass = Placing {
+            seen,
+            damage,
+            from: self.from,
+            segment_size: self.segment_size,
+            lost: &mut self.lost,
+            done: &mut self.done,
+        };
+        pass.place(entry)
+    }
+
+    /// Makes room for a queue's state; false when no queue can have that name.
+    fn meet(&mut self, topic: &str, id: QueueId, kind: QueueKind) -> bool {
+        let Ok(name) = TopicName::new(topic) else { return false };
+        if id.0 < 0 {
+            return false;
+        }
+        let queue = self.table.get_or_create(&name, id, kind);
+        self.topics.entry(name).or_default().insert(id, Seen { queue, next: None, lost: 0, held: None });
+        true
+    }
+
+    /// Decides on what was held back, and drops the entries behind the last record of each queue.
+    pub(super) fn finish(mut self, damage: &[DamagedRange]) -> Result<QueueRepairs> {
+        let mut topics = std::mem::take(&mut self.topics);
+        for queue in self.table.queues() {
+            let key = queue.key();
+            let mut fresh = Seen { queue: Arc::clone(&queue), next: None, lost: 0, held: None };
+            let seen = topics.get_mut(&key.topic).and_then(|ids| ids.get_mut(&key.id)).unwrap_or(&mut fresh);
+            let mut pass = Placing {
+                seen,
+                damage,
+                from: self.from,
+                segment_size: self.segment_size,
+                lost: &mut self.lost,
+                done: &mut self.done,
+            };
+            pass.finish()?;
+        }
+        Ok(self.done)
+    }
+}
+
+/// One queue while an entry is put into its place.
+struct Placing<'p> {
+    seen: &'p mut Seen,
+    damage: &'p [DamagedRange],
+    from: PhysicalOffset,
+    segment_size: usize,
+    lost: &'p mut u64,
+    done: &'p mut QueueRepairs,
+}
+
+impl Placing<'_> {
+    fn place(&mut self, entry: Dispatch<'static>) -> Result<()> {
+        if let Some(held) = self.seen.held.take() {
+            if entry.queue_offset == after(&held) {
+                self.force(&held)?;
+            } else {
+                self.leave_out(&held);
+            }
+        }
+        let at = entry.queue_offset;
+        match self.seen.next {
+            None => self.first(&entry),
+            Some(next) if at == next => self.put(&entry),
+            // A batch queue has no slots: its numbers may skip messages that it does not hold.
+            Some(next)
+                if at > next && (self.seen.queue.kind() == QueueKind::Batch || self.explained(next, at)) =>
+            {
+                self.fill(next, &entry)?;
+                self.put(&entry)
+            }
+            // A topic that was deleted and made anew counts from 0 again.
+            Some(_) if at == QueueOffset::ZERO => self.force(&entry),
+            Some(_) => {
+                self.seen.held = Some(entry);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether damage since the queue's last record is large enough for the records between `next` and `at`.
+    fn explained(&self, next: QueueOffset, at: QueueOffset) -> bool {
+        let records = u64::try_from(at.0 - next.0).unwrap_or(u64::MAX);
+        records <= (*self.lost - self.seen.lost) / MIN_RECORD as u64
+    }
+
+    /// The first record of a queue: what the queue holds before it belongs to records that are gone.
+    fn first(&mut self, entry: &Dispatch<'static>) -> Result<()> {
+        let queue = Arc::clone(&self.seen.queue);
+        if queue.kind() == QueueKind::Simple {
+            let max = queue.max_offset();
+            if max > QueueOffset::ZERO && max < entry.queue_offset {
+                self.done.dropped += u64::try_from(max.0 - queue.min_offset().0).unwrap_or(0);
+                queue.clear()?;
+            }
+            // None of those before may lead to a record of the log.
+            let mut at = entry.queue_offset.plus(-1);
+            while let Some(unit) = queue.get(at)?.filter(|unit| self.misleads(unit)) {
+                self.done.rewritten += 1;
+                let before_first = Dispatch { queue_offset: unit.queue_offset, ..BEFORE_FIRST };
+                queue.rewrite(&before_first)?;
+                at = at.plus(-1);
+            }
+        }
+        self.put(entry)
+    }
+
+    /// Whether an entry before a queue's first record claims one of this log.
+    fn misleads(&self, unit: &CqUnit) -> bool {
+        let filler = unit.offset == BEFORE_FIRST.offset && unit.size == BEFORE_FIRST.size;
+        !filler && unit.offset >= self.from && damage_at(self.damage, unit.offset).is_none()
+    }
+
+    /// Believes in a number that does not continue the queue.
+    fn force(&mut self, entry: &Dispatch<'static>) -> Result<()> {
+        let next = self.seen.next.unwrap_or(entry.queue_offset);
+        if entry.queue_offset < next {
+            self.drop_from(entry.queue_offset)?;
+        } else if entry.queue_offset.0 - next.0 > JUMP {
+            // Too many slots to fill for what is lost: the queue starts midway, as after retention.
+            self.drop_from(self.seen.queue.min_offset())?;
+            self.seen.queue.clear()?;
+        } else {
+            self.fill(next, entry)?;
+        }
+        self.put(entry)
+    }
+
+    /// Gives the record up: no slot is known to be its own.
+    fn leave_out(&mut self, entry: &Dispatch<'static>) {
+        self.done.unplaced += 1;
+        *self.lost += u64::try_from(entry.size).unwrap_or(0);
+    }
+
+    /// Puts an entry into its slot, which is the queue's next.
+    fn put(&mut self, entry: &Dispatch<'static>) -> Result<()> {
+        let queue = &self.seen.queue;
+        if entry.queue_offset < queue.max_offset() {
+            let unit = queue.get(entry.queue_offset)?;
+            if !unit.as_ref().is_some_and(|unit| says(unit, entry)) {
+                match queue.kind() {
+                    QueueKind::Simple => {
+                        self.done.rewritten += 1;
+                        queue.rewrite(entry)?;
+                    }
+                    QueueKind::Batch => {
+                        self.drop_from(entry.queue_offset)?;
+                        self.append(entry)?;
+                    }
+                }
+            }
+        } else {
+            self.append(entry)?;
+        }
+        self.seen.next = Some(after(entry));
+        self.seen.lost = *self.lost;
+        Ok(())
+    }
+
+    fn append(&mut self, entry: &Dispatch<'static>) -> Result<()> {
+        let queue = &self.seen.queue;
+        self.done.added += 1;
+        if queue.append(entry)? == Appended::Done {
+            return Ok(());
+        }
+        // What the queue ends with leads behind this record: nothing that this pass has confirmed does.
+        self.done.dropped += 1;
+        match self.seen.next {
+            Some(next) => queue.truncate_to(next)?,
+            None => queue.clear()?,
+        }
+        match queue.append(entry)? {
+            Appended::Done => Ok(()),
+            refused => {
+                let key = queue.key();
+                let why = format!("queue {} of {} refuses its record: {refused:?}", key.id, key.topic);
+                let source = std::io::Error::other(why);
+                Err(Error::Io { action: "rebuild", path: "consumequeue".into(), source })
+            }
+        }
+    }
+
+    /// Takes the slots from `next` up to that of `entry`, whose records are lost.
+    fn fill(&mut self, next: QueueOffset, entry: &Dispatch<'static>) -> Result<()> {
+        let queue = Arc::clone(&self.seen.queue);
+        if queue.kind() == QueueKind::Batch {
+            return Ok(());
+        }
+        // Entries rise through a queue; one that leads to the damage keeps it so.
+        let before = self.damage.iter().rev().find(|range| range.to <= entry.offset && !range.is_unwritten());
+        let offset = before.map_or(entry.offset, |range| range.from);
+        let size = unreadable(offset, self.segment_size);
+        if queue.max_offset() <= entry.queue_offset {
+            if queue.max_offset() > next {
+                self.drop_from(next)?;
+            }
+            self.done.filled += u64::try_from(entry.queue_offset.0 - next.0).unwrap_or(0);
+            return queue.fill(entry.queue_offset, offset, size);
+        }
+        let mut at = next;
+        while at < entry.queue_offset {
+            let unit = queue.get(at)?;
+            if !unit.is_some_and(|unit| damage_at(self.damage, unit.offset).is_some() || unit.size == size) {
+                self.done.filled += 1;
+                let tags_code = TagsCode::ZERO;
+                queue.rewrite(&Dispatch { queue_offset: at, offset, size, tags_code, ..*entry })?;
+            }
+            at = at.plus(1);
+        }
+        Ok(())
+    }
+
+    fn drop_from(&mut self, at: QueueOffset) -> Result<()> {
+        let max = self.seen.queue.max_offset();
+        self.done.dropped += u64::try_from(max.0 - at.0).unwrap_or(0);
+        self.seen.queue.truncate_to(at)
+    }
+
+    /// What stands behind the last record: entries of lost records stay, so that their numbers are not given out
+    /// again; all others go.
+    fn finish(&mut self) -> Result<()> {
+        if let Some(held) = self.seen.held.take() {
+            let next = self.seen.next.unwrap_or(held.queue_offset);
+            if held.queue_offset > next && held.queue_offset.0 - next.0 <= JUMP {
+                self.force(&held)?;
+            } else {
+                self.leave_out(&held);
+            }
+        }
+        let queue = Arc::clone(&self.seen.queue);
+        let confirmed = self.seen.next.unwrap_or(queue.min_offset());
+        let mut end = queue.max_offset();
+        while end > confirmed {
+            match queue.get(end.plus(-1))? {
+                Some(unit) if !self.stays(&unit) => end = unit.queue_offset,
+                _ => break,
+            }
+        }
+        if end < queue.max_offset() { self.drop_from(end) } else { Ok(()) }
+    }
+
+    /// Whether an entry that no record confirms is one of a record before the pass, or of a lost one. An entry that
+    /// leads beyond its damage would keep those to come out of the queue.
+    fn stays(&self, unit: &CqUnit) -> bool {
+        let before = self.seen.next.is_none() && unit.offset < self.from;
+        before || damage_at(self.damage, unit.offset).is_some_and(|range| unit.end() <= range.to)
+    }
+}
+
+const fn after(entry: &Dispatch<'_>) -> QueueOffset {
+    entry.queue_offset.plus(entry.batch_num as i64)
+}
+
+/// Whether an entry of a queue is the one of the record.
+fn says(unit: &CqUnit, entry: &Dispatch<'_>) -> bool {
+    unit.queue_offset == entry.queue_offset
+        && unit.offset == entry.offset
+        && unit.size == entry.size
+        && unit.tags_code == entry.tags_code
+        && unit.batch_num == entry.batch_num
+        && unit.ext.as_ref().is_none_or(|ext| ext.store_timestamp == entry.store_timestamp)
+}
+
+/// RocketMQ's own entry for what was before the first record.
+const BEFORE_FIRST: Dispatch<'static> = Dispatch {
+    queue_offset: QueueOffset::ZERO,
+    offset: Entry::FILLER.offset,
+    size: Entry::FILLER.size,
+    tags_code: Entry::FILLER.tags_code,
+    store_timestamp: StoreTimestamp::ZERO,
+    batch_num: 1,
+    bitmap: None,
+};
+
+/// The size of an entry that leads to no record: more bytes than a segment has, which RocketMQ's readers and ours
+/// take for a message that is gone; small enough that RocketMQ's sum of place and size does not wrap.
+fn unreadable(offset: PhysicalOffset, segment_size: usize) -> i32 {
+    let segment = i64::try_from(segment_size).unwrap_or(i64::MAX).clamp(1, i64::from(i32::MAX));
+    let place = offset.0.rem_euclid(segment);
+    i32::try_from((segment + 1).min(i64::from(i32::MAX) - place)).unwrap_or(i32::MAX)
+}

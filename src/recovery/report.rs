@@ -1,0 +1,126 @@
+//! What recovery has to say.
+
+use std::{fmt, time::Duration};
+
+use crate::{error::Corruption, types::PhysicalOffset};
+
+/// Bytes of the log that hold no record, with records behind them. They are left as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DamagedRange {
+    /// The first bad byte.
+    pub from: PhysicalOffset,
+    /// The next record.
+    pub to: PhysicalOffset,
+    /// What is wrong with the first bytes.
+    pub why: Corruption,
+}
+
+impl DamagedRange {
+    /// Whether the range is merely the end of a segment where no blank was written.
+    #[must_use]
+    pub const fn is_unwritten(&self) -> bool {
+        matches!(self.why, Corruption::Magic { magic: 0 })
+    }
+}
+
+/// What recovery did to the queues.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueRepairs {
+    /// Entries that were missing.
+    pub added: u64,
+    /// Entries that said something else than the log.
+    pub rewritten: u64,
+    /// Entries of no record.
+    pub dropped: u64,
+    /// Entries that stand for records that are lost.
+    pub filled: u64,
+    /// Records whose topic, queue or number cannot be, which no queue has.
+    pub unplaced: u64,
+}
+
+/// What recovery did to the index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IndexRepairs {
+    /// Files whose slots, chains or header were put right.
+    pub repaired: u64,
+    /// Entries that were put again, or for the first time.
+    pub added: u64,
+    /// Where the index differed from the log first.
+    pub rebuilt_from: Option<PhysicalOffset>,
+}
+
+/// What opening a store found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// The store was not closed the last time.
+    pub aborted: bool,
+    /// Where the pass over the log began.
+    pub start: PhysicalOffset,
+    /// Where the log ends.
+    pub end: PhysicalOffset,
+    /// Why the log was cut there; `None` when nothing was written behind it.
+    pub torn: Option<Corruption>,
+    /// Records.
+    pub records: u64,
+    /// Damage with records behind it, in the order of the log.
+    pub damage: Vec<DamagedRange>,
+    /// What was done to the queues.
+    pub queues: QueueRepairs,
+    /// What was done to the index.
+    pub index: IndexRepairs,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// The damaged range that holds `at`.
+pub(super) fn damage_at(damage: &[DamagedRange], at: PhysicalOffset) -> Option<&DamagedRange> {
+    let next = damage.partition_point(|range| range.from <= at);
+    damage.get(next.checked_sub(1)?).filter(|range| at < range.to)
+}
+
+impl RecoveryReport {
+    /// Whether the log is damaged at `at`: what a queue has there must not be served.
+    #[must_use]
+    pub fn is_damaged(&self, at: PhysicalOffset) -> bool {
+        damage_at(&self.damage, at).is_some()
+    }
+
+    /// Whether the store was found as a store is that was closed.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.torn.is_none()
+            && self.damage.is_empty()
+            && self.queues == QueueRepairs::default()
+            && self.index == IndexRepairs::default()
+    }
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} records in {} to {}", self.records, self.start, self.end)?;
+        if let Some(why) = self.torn {
+            write!(f, "; cut there: {why}")?;
+        }
+        for range in &self.damage {
+            let what = if range.is_unwritten() { "unwritten" } else { "damaged" };
+            write!(f, "; {what} from {} to {}: {}", range.from, range.to, range.why)?;
+        }
+        let QueueRepairs { added, rewritten, dropped, filled, unplaced } = self.queues;
+        if self.queues != QueueRepairs::default() {
+            write!(
+                f,
+                "; queue entries: {added} added, {rewritten} rewritten, {dropped} dropped, {filled} for lost records"
+            )?;
+        }
+        if unplaced > 0 {
+            write!(f, "; {unplaced} records that no queue can have")?;
+        }
+        if self.index != IndexRepairs::default() {
+            write!(f, "; index: {} entries added, {} files repaired", self.index.added, self.index.repaired)?;
+        }
+        Ok(())
+    }
+}

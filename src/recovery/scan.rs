@@ -1,0 +1,247 @@
+//! One pass over the log's bytes: which records are there, what is damaged, where the log ends.
+//!
+//! A record counts when its lengths add up, it stands where it says, and its checksum is right. Anything else is
+//! either damage, when a record that counts stands somewhere behind it, or the torn tail, when none does. Every byte
+//! is looked at a bounded number of times, whatever the lengths on disk say, and nothing is allocated by them.
+
+use super::DamagedRange;
+use crate::{
+    config::Config,
+    error::Corruption,
+    format::message::{
+        self, BLANK_LEN, Header, MAGIC_AT, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MIN_RECORD, PHYSICAL_OFFSET_AT,
+        Record,
+    },
+    types::PhysicalOffset,
+};
+
+/// The search for a record skips zeros in steps of this many bytes.
+const BLOCK: usize = 4096;
+/// Bytes per byte of log that the search may spend on what looks like a record and is none: enough for any accident,
+/// a bound for malice.
+const TRIALS: u64 = 4;
+
+/// What makes a record count, besides its place and its lengths.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checks {
+    /// The checksum of the body.
+    pub body_crc: bool,
+    /// The checksum of the whole record, where it has one.
+    pub record_crc: bool,
+}
+
+impl Checks {
+    pub(super) fn new(config: &Config) -> Self {
+        Self { body_crc: config.check_crc_on_recover, record_crc: config.force_verify_prop_crc }
+    }
+}
+
+/// What the scan comes to next.
+#[derive(Debug)]
+pub(super) enum Step<'a> {
+    /// A record.
+    Record(Header<'a>),
+    /// Bytes that are no records, with a record behind them.
+    Damage(DamagedRange),
+    /// The end of the log.
+    End {
+        /// Behind the last record, or the blank after it.
+        at: PhysicalOffset,
+        /// What stands there, unless nothing was written.
+        torn: Option<Corruption>,
+    },
+}
+
+/// Tells records that another life of the log left behind from those of this one.
+pub(super) type Stale<'s> = &'s dyn Fn(&Header<'_>) -> Option<Corruption>;
+
+/// A pass over the log.
+#[derive(Debug)]
+pub(super) struct Scan<'a> {
+    segments: Vec<(PhysicalOffset, &'a [u8])>,
+    checks: Checks,
+    /// The segment being read, and the byte in it.
+    number: usize,
+    at: usize,
+    /// Behind what was accepted.
+    end: PhysicalOffset,
+    /// Bytes that may still be spent on trials.
+    trials: u64,
+}
+
+impl<'a> Scan<'a> {
+    /// A pass over `segments` from `from` on, where a record, a blank or the end of the log is.
+    pub(super) fn new(
+        segments: Vec<(PhysicalOffset, &'a [u8])>,
+        checks: Checks,
+        from: PhysicalOffset,
+    ) -> Self {
+        let number = segments.partition_point(|(base, bytes)| base.plus(bytes.len()) <= from);
+        let at =
+            segments.get(number).and_then(|(base, _)| usize::try_from(from.since(*base)).ok()).unwrap_or(0);
+        let bytes: u64 = segments.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        Self { segments, checks, number, at, end: from, trials: bytes.saturating_mul(TRIALS) }
+    }
+
+    /// The next record, damage or the end.
+    pub(super) fn step(&mut self, stale: Stale<'_>) -> Step<'a> {
+        loop {
+            let Some(&(base, bytes)) = self.segments.get(self.number) else {
+                return Step::End { at: self.end, torn: None };
+            };
+            let rest = bytes.get(self.at..).unwrap_or_default();
+            let here = base.plus(self.at);
+            self.end = here;
+            if rest.len() < BLANK_LEN {
+                self.next_segment(base.plus(bytes.len()));
+                continue;
+            }
+            let why = match self.accept(here, rest, stale) {
+                Ok(Some(header)) => {
+                    self.at += header.total_size;
+                    self.end = here.plus(header.total_size);
+                    return Step::Record(header);
+                }
+                Ok(None) => {
+                    self.next_segment(base.plus(bytes.len()));
+                    continue;
+                }
+                Err(why) => why,
+            };
+            let written = rest.iter().take(BLANK_LEN).any(|byte| *byte != 0);
+            return match self.resume(rest, stale) {
+                Ok((number, at)) => {
+                    (self.number, self.at) = (number, at);
+                    let to = self.segments.get(number).map_or(here, |(base, _)| base.plus(at));
+                    Step::Damage(DamagedRange { from: here, to, why })
+                }
+                Err(dirty) => {
+                    self.number = self.segments.len();
+                    Step::End { at: here, torn: (written || dirty).then_some(why) }
+                }
+            };
+        }
+    }
+
+    fn next_segment(&mut self, end: PhysicalOffset) {
+        (self.number, self.at, self.end) = (self.number + 1, 0, end);
+    }
+
+    /// What stands at the start of `rest`: a record, or a blank (`None`).
+    fn accept(
+        &self,
+        here: PhysicalOffset,
+        rest: &'a [u8],
+        stale: Stale<'_>,
+    ) -> Result<Option<Header<'a>>, Corruption> {
+        let (size, magic) = message::size_and_magic(rest)?;
+        if magic == MAGIC_BLANK {
+            return Ok(None);
+        }
+        let record = Record::decode(rest)?;
+        if record.physical_offset != here {
+            return Err(Corruption::Misplaced { stated: record.physical_offset, actual: here });
+        }
+        let whole = self.checks.record_crc && message::verify_prop_crc(rest.get(..size).unwrap_or_default())?;
+        if self.checks.body_crc && !whole {
+            record.verify_body_crc()?;
+        }
+        let header = Header {
+            total_size: record.total_size,
+            queue_id: record.queue_id,
+            queue_offset: record.queue_offset,
+            physical_offset: record.physical_offset,
+            sys_flag: record.sys_flag,
+            store_timestamp: record.store_timestamp,
+            topic: record.topic,
+            properties: record.properties,
+        };
+        match stale(&header) {
+            Some(why) => Err(why),
+            None => Ok(Some(header)),
+        }
+    }
+
+    /// Where the next record stands behind the bad bytes at the front of `rest`: segment and place. An error says
+    /// that there is none, and whether anything but zeros is there.
+    fn resume(&mut self, rest: &'a [u8], stale: Stale<'_>) -> Result<(usize, usize), bool> {
+        // The size that the bad record states is right more often than not.
+        if let Ok((size, magic)) = message::size_and_magic(rest)
+            && magic != MAGIC_BLANK
+            && self.is_record(self.number, self.at + size, stale)
+        {
+            return Ok((self.number, self.at + size));
+        }
+        let mut dirty = false;
+        for number in self.number..self.segments.len() {
+            let from = if number == self.number { self.at + 1 } else { 0 };
+            if let Some(at) = self.search(number, from, stale, &mut dirty) {
+                return Ok((number, at));
+            }
+        }
+        Err(dirty)
+    }
+
+    fn is_record(&self, number: usize, at: usize, stale: Stale<'_>) -> bool {
+        let Some(&(base, bytes)) = self.segments.get(number) else { return false };
+        let rest = bytes.get(at..).unwrap_or_default();
+        matches!(self.accept(base.plus(at), rest, stale), Ok(Some(_)))
+    }
+
+    /// The first record of a segment at or behind `from`, found by its magic and its own physical offset.
+    fn search(&mut self, number: usize, from: usize, stale: Stale<'_>, dirty: &mut bool) -> Option<usize> {
+        let &(base, bytes) = self.segments.get(number)?;
+        let mut block = from;
+        while block < bytes.len() {
+            let end = bytes.len().min((block / BLOCK + 1) * BLOCK);
+            if bytes[block..end].iter().fold(0, |all, byte| all | byte) != 0 {
+                *dirty = true;
+                let found = self.search_block(number, base, bytes, block..end, stale);
+                if found.is_some() || self.trials == 0 {
+                    return found;
+                }
+            }
+            block = end;
+        }
+        None
+    }
+
+    /// The first record whose magic begins in `block`, or one whose four bytes of size stand before it.
+    fn search_block(
+        &mut self,
+        number: usize,
+        base: PhysicalOffset,
+        bytes: &[u8],
+        block: std::ops::Range<usize>,
+        stale: Stale<'_>,
+    ) -> Option<usize> {
+        const FIRST: u8 = MAGIC_V1.to_be_bytes()[0];
+        let mut from = block.start;
+        while let Some(found) = bytes[from..block.end].iter().position(|byte| *byte == FIRST) {
+            let magic_at = from + found;
+            from = magic_at + 1;
+            let Some(at) = magic_at.checked_sub(MAGIC_AT) else { continue };
+            if at <= self.at && number == self.number || !looks_like_record(bytes, at, base.plus(at)) {
+                continue;
+            }
+            if self.is_record(number, at, stale) {
+                return Some(at);
+            }
+            let stated = message::size_and_magic(&bytes[at..]).map_or(MIN_RECORD, |(size, _)| size);
+            self.trials = self.trials.saturating_sub(stated as u64);
+            if self.trials == 0 {
+                return None;
+            }
+        }
+        None
+    }
+}
+
+/// Whether the magic of a record and its place stand where a record at `at` has them.
+fn looks_like_record(bytes: &[u8], at: usize, here: PhysicalOffset) -> bool {
+    let magic =
+        bytes.get(at + MAGIC_AT..).and_then(<[u8]>::first_chunk).map(|four| u32::from_be_bytes(*four));
+    let place = bytes.get(at + PHYSICAL_OFFSET_AT..).and_then(<[u8]>::first_chunk);
+    matches!(magic, Some(MAGIC_V1 | MAGIC_V2))
+        && place.is_some_and(|place| i64::from_be_bytes(*place) == here.0)
+}
