@@ -1,0 +1,3 @@
+//! The fuzz targets as plain functions, so that a fuzzer and an ordinary test run the same code.
+
+pub mod targets;

@@ -1,0 +1,171 @@
+//! The fuzz targets run without a fuzzer: valid inputs, and each of them changed thousands of times by a small seeded
+//! mutator. A failure prints the target and the input; `REPUT_FUZZ_ROUNDS` asks for more rounds than a test should take.
+
+#[path = "../fuzz/src/targets.rs"]
+mod targets;
+
+use std::{net::SocketAddr, panic};
+
+use reput::{
+    PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, SysFlag,
+    format::message::{Draft, Limits, Place},
+};
+
+/// Changes of each seed in the targets that only decode.
+const ROUNDS: u64 = 30_000;
+/// Opening a store costs a thousand times as much as decoding.
+const STORE_ROUNDS: u64 = 150;
+
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % bound.max(1)
+    }
+
+    fn byte(&mut self) -> u8 {
+        const CORNERS: [u8; 8] = [0, 1, 2, 0x7f, 0x80, 0xff, b'{', b','];
+        if self.below(2) == 0 { CORNERS[self.below(8)] } else { u8::try_from(self.below(256)).unwrap() }
+    }
+
+    /// One to four changes: a byte, a run, a cut, a copy within, an insertion.
+    fn change(&mut self, seed: &[u8]) -> Vec<u8> {
+        let mut data = seed.to_vec();
+        for _ in 0..=self.below(4) {
+            let at = self.below(data.len() + 1);
+            match self.below(6) {
+                0 | 1 if at < data.len() => data[at] = self.byte(),
+                2 => data.truncate(at),
+                3 => (0..self.below(9)).for_each(|_| {
+                    let byte = self.byte();
+                    data.insert(at, byte);
+                }),
+                4 if at < data.len() => {
+                    let end = (at + 1 + self.below(8)).min(data.len());
+                    let copy = data[at..end].to_vec();
+                    let to = self.below(data.len());
+                    data.splice(to..to, copy);
+                }
+                _ if at < data.len() => data[at] ^= 1 << self.below(8),
+                _ => {}
+            }
+        }
+        data
+    }
+}
+
+fn records() -> Vec<Vec<u8>> {
+    let hosts: [SocketAddr; 2] = ["10.0.0.1:5".parse().unwrap(), "[2001:db8::7]:65535".parse().unwrap()];
+    let long = "t".repeat(200);
+    let mut seeds = Vec::new();
+    for (topic, body, properties, host, crc) in [
+        ("topic", &b""[..], &b""[..], hosts[0], false),
+        ("topic", b"a body", b"KEYS\x01a b\x02TAGS\x01t\x02", hosts[1], true),
+        (long.as_str(), &[0xff; 300], b"x\x01y\x02", hosts[0], true),
+    ] {
+        let draft = Draft {
+            topic,
+            queue_id: QueueId(3),
+            flag: -1,
+            sys_flag: SysFlag(0),
+            born_timestamp: StoreTimestamp(1),
+            born_host: host,
+            store_host: hosts[0],
+            reconsume_times: 0,
+            prepared_transaction_offset: 9,
+            body,
+            properties,
+        };
+        let limits = Limits {
+            max_message_size: 1 << 20,
+            auto_message_version: true,
+            append_prop_crc: crc,
+            segment_size: 1 << 20,
+        };
+        let place = Place {
+            queue_offset: QueueOffset(7),
+            physical_offset: PhysicalOffset(4096),
+            store_timestamp: StoreTimestamp(2),
+        };
+        let mut bytes = Vec::new();
+        draft.measure(limits).unwrap().encode(place, &mut bytes);
+        seeds.push(bytes);
+    }
+    seeds
+}
+
+fn frames() -> Vec<Vec<u8>> {
+    let framed = |kind: u8, header: &[u8], body: &[u8]| {
+        let length = u32::try_from(4 + header.len() + body.len()).unwrap();
+        let header_len = u32::try_from(header.len()).unwrap() | u32::from(kind) << 24;
+        [&length.to_be_bytes(), &header_len.to_be_bytes(), header, body].concat()
+    };
+    let json = br#"{"code":310,"extFields":{"a":"g","b":"t","d":4,"k":false},"flag":0,"language":"JAVA","opaque":7,"remark":"r","serializeTypeCurrentRPC":"JSON","version":513}"#;
+    let binary = b"\x01\x36\x00\x02\x01\x00\x00\x00\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x08\x00\x01a\x00\x00\x00\x01g";
+    let one = framed(0, json, b"body");
+    vec![[one.clone(), framed(1, binary, b"")].concat(), one, framed(1, binary, b"xyz")]
+}
+
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "record" => records(),
+        "properties" => {
+            vec![b"KEYS\x01a b\x02TAGS\x01t\x02UNIQ_KEY\x01u\x02".to_vec(), b"a\x01\x02\x01b\x02c".to_vec()]
+        }
+        "frame" => frames(),
+        "names" => vec![
+            b"7F00000100002A9F00000000000000BA".to_vec(),
+            b"mappedFileSizeCommitLog=4096\nflushDiskType : SYNC_FLUSH\n\\u0041 b\\\n c\n".to_vec(),
+        ],
+        "store_open" => vec![
+            vec![],
+            vec![0, 4 << 3 | 4, 0, 40, 1, 2, 3, 4],
+            vec![1, 1, 0, 0, 2, 3, 0, 0],
+            vec![3, 8 << 3 | 2, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 4, 0, 1, 0],
+        ],
+        _ => {
+            let fields: Vec<u8> = (0..12i64).flat_map(|n| (n * 0x0101_0101).to_be_bytes()).collect();
+            let ext = [&[0, 28][..], &[7; 16], &[0, 8], &[1; 8], &[0, 20], &[9; 16], &[0, 0], &[0xff, 0xff]]
+                .concat();
+            vec![fields, ext, vec![0; 64]]
+        }
+    }
+}
+
+fn rounds(default: u64) -> u64 {
+    std::env::var("REPUT_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn run(name: &str, rounds: u64) {
+    let (_, target) = targets::all().into_iter().find(|(known, _)| *known == name).expect("a target");
+    let mut dice = Dice(name.bytes().map(u64::from).sum());
+    for seed in seeds(name) {
+        target(&seed);
+        for _ in 0..rounds {
+            let data = dice.change(&seed);
+            if let Err(cause) = panic::catch_unwind(|| target(&data)) {
+                eprintln!("target {name} failed on {data:?}");
+                panic::resume_unwind(cause);
+            }
+        }
+    }
+}
+
+#[test]
+fn decoders_of_the_store_refuse_or_keep_their_promises() {
+    for name in ["record", "properties", "queue_files", "index_file", "checkpoint", "names"] {
+        run(name, rounds(ROUNDS));
+    }
+}
+
+#[cfg(feature = "broker")]
+#[test]
+fn the_frame_decoder_refuses_or_keeps_its_promises() {
+    run("frame", rounds(ROUNDS));
+}
+
+#[test]
+fn a_store_with_changed_files_is_refused_or_serves_only_what_is_whole() {
+    run("store_open", rounds(STORE_ROUNDS));
+}
