@@ -107,3 +107,6 @@ impl CqUnit {
         self.offset.plus(usize::try_from(self.size).unwrap_or(0))
     }
 }
+
+#[cfg(test)]
+mod tests;
