@@ -3,7 +3,11 @@
 //! An append is a memory copy: no allocation, no system call, no channel. A roll, once a segment, takes the segment
 //! made ahead, or makes it when there is none.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    io::ErrorKind,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{CommitLog, stage::STAGE_LIMIT};
 use crate::{
@@ -28,8 +32,11 @@ pub struct Appender {
     /// The mapped body's end; with the staged body the stage has it.
     tail: Option<Tail>,
     next: PhysicalOffset,
-    /// Bytes left in the segment; 0 when there is none.
+    /// Bytes left in the segment; 0 when there is none, or while `unclaimed` is set.
     left: usize,
+    /// The segment that recovery left to be gone on with. Others may have made it sparse, so the space of its rest is
+    /// claimed before the first byte is stored.
+    unclaimed: Option<Arc<Region>>,
     /// Bytes that waited in the stage after the last append.
     waiting: usize,
     /// Where the preparing thread is to be told that the writer has moved on.
@@ -38,7 +45,7 @@ pub struct Appender {
 
 impl Appender {
     pub(super) fn new(log: Arc<CommitLog>, tail: Option<Tail>, next: PhysicalOffset) -> Self {
-        let left = tail.as_ref().map_or(0, Tail::left);
+        let unclaimed = tail.as_ref().map(|tail| Arc::clone(tail.region()));
         let tail = match (&log.stage, tail) {
             (Some(stage), Some(tail)) => {
                 stage.turn_to(tail, next);
@@ -46,7 +53,7 @@ impl Appender {
             }
             (_, tail) => tail,
         };
-        Self { log, tail, next, left, waiting: 0, tell_at: PhysicalOffset::ZERO }
+        Self { log, tail, next, left: 0, unclaimed, waiting: 0, tell_at: PhysicalOffset::ZERO }
     }
 
     /// The log that this appends to.
@@ -75,7 +82,10 @@ impl Appender {
     pub fn make_room(&mut self, len: usize) -> Result<PhysicalOffset> {
         self.log.check()?;
         if len + BLANK_LEN > self.left {
-            self.roll(len)?;
+            self.claim()?;
+            if len + BLANK_LEN > self.left {
+                self.roll(len)?;
+            }
         }
         Ok(self.next)
     }
@@ -122,6 +132,25 @@ impl Appender {
             self.tell_at = self.log.ahead.passed(self.next);
         }
         Ok(at)
+    }
+
+    /// Claims the space of a segment that this process has not made.
+    #[cold]
+    fn claim(&mut self) -> Result<()> {
+        let Some(region) = &self.unclaimed else { return Ok(()) };
+        let at = region.published();
+        if let Err(source) = region.reserve(at..region.len()) {
+            let path = self.log.segments.last().map_or_else(PathBuf::new, |last| last.path.clone());
+            return Err(match source.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    Error::NoSpace { path, bytes: (region.len() - at) as u64 }
+                }
+                _ => Error::Io { action: "reserve the rest of", path, source },
+            });
+        }
+        self.left = region.len() - at;
+        self.unclaimed = None;
+        Ok(())
     }
 
     /// Marks the rest of the segment as blank and begins the next one. The new segment is at hand before anything

@@ -7,7 +7,7 @@
 //! ready()?  no -> sleep for the rest                yes -> asleep := false, wake
 //! ```
 //! The put has no barrier between its store and its load, so both can miss each other once. The worker's first sleep
-//! is therefore a short one: when it looks again, the store has long become visible.
+//! after it has raised `asleep` is therefore a short one: when it looks again, the store has long become visible.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, Ordering, fence},
@@ -57,10 +57,10 @@ impl Bell {
     pub fn wait(&self, timeout: Duration, ready: impl Fn() -> bool) {
         let interrupts = self.interrupts.load(Ordering::Acquire);
         let start = Instant::now();
-        let mut nap = FIRST_NAP;
+        let mut settled = false;
         loop {
             let seen = self.turns.load(Ordering::Acquire);
-            self.asleep.store(true, Ordering::SeqCst);
+            settled &= self.asleep.swap(true, Ordering::SeqCst);
             fence(Ordering::SeqCst);
             let stop = self.interrupted.swap(false, Ordering::AcqRel)
                 || self.interrupts.load(Ordering::Acquire) != interrupts;
@@ -69,8 +69,10 @@ impl Bell {
                 self.asleep.store(false, Ordering::Relaxed);
                 return;
             }
-            sleep_on(&self.turns, seen, left.min(nap));
-            nap = Duration::MAX;
+            let nap = if settled { left } else { left.min(FIRST_NAP) };
+            let before = Instant::now();
+            sleep_on(&self.turns, seen, nap);
+            settled |= before.elapsed() >= FIRST_NAP / 2;
         }
     }
 }

@@ -471,3 +471,96 @@ impl SlotTable {
         &*self.backing
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::vfs::{OsVfs, Reserve, Vfs};
+
+    fn backing(dir: &tempfile::TempDir, len: u64) -> Box<dyn Backing> {
+        OsVfs.create(&dir.path().join("file"), len, Reserve::All).unwrap()
+    }
+
+    #[test]
+    fn a_reader_never_sees_a_byte_before_it_is_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let (region, mut tail) = Region::with_tail(backing(&dir, 1 << 20), 0);
+        let reader = thread::spawn(move || {
+            let mut seen = 0;
+            while seen < region.len() {
+                let bytes = region.bytes();
+                assert!(
+                    bytes[seen..].iter().all(|b| *b == 0x5A),
+                    "unpublished bytes in {seen}..{}",
+                    bytes.len()
+                );
+                seen = bytes.len();
+            }
+        });
+        while tail.left() > 0 {
+            let len = tail.left().min(129);
+            tail.fill(len, |sink| {
+                while sink.left() > 0 {
+                    sink.put(&[0x5A; 3][..sink.left().min(3)]);
+                }
+            });
+        }
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn a_lease_outlives_the_tail_the_region_and_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (region, mut tail) = Region::with_tail(backing(&dir, 4096), 0);
+        tail.write(b"written").unwrap();
+        tail.fill(6, |sink| sink.put(b"stored"));
+        let lease = region.lease(0..13).unwrap();
+        assert!(region.lease(0..14).is_none() && region.lease(5..4).is_none());
+        tail.seal();
+        assert_eq!(region.published(), 4096);
+        assert!(Arc::clone(&region).into_backing().is_none(), "the lease holds it");
+        drop(region);
+        std::fs::remove_file(dir.path().join("file")).unwrap();
+        let part = lease.slice(7..usize::MAX);
+        drop(lease);
+        assert_eq!(&*thread::spawn(move || part.to_vec()).join().unwrap(), b"stored");
+    }
+
+    #[test]
+    fn a_slot_table_holds_big_endian_words_and_refuses_places_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = SlotTable::new(backing(&dir, 4096));
+        table.put_u32(40, 0x0102_0304);
+        table.put_bytes(44, &[5, 6, 7, 8]);
+        table.put_bytes(49, &[9, 10]);
+        assert_eq!(table.get::<12>(40), [1, 2, 3, 4, 5, 6, 7, 8, 0, 9, 10, 0]);
+        assert_eq!((table.get_u32(44), table.get::<3>(41)), (0x0506_0708, [2, 3, 4]));
+        table.backing().sync(0..4096).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("file")).unwrap()[40..44], [1, 2, 3, 4]);
+        table.prefetch(usize::MAX);
+        let bad: [fn(&SlotTable); 3] =
+            [|t| t.put_u32(4094, 1), |t| t.put_u32(41, 1), |t| t.put_bytes(4090, &[0; 8])];
+        for bad in bad {
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bad(&table))).is_err());
+        }
+    }
+
+    #[test]
+    fn a_buffer_takes_exactly_what_was_announced() {
+        let mut buffer = b"ab".to_vec();
+        fill_buffer(&mut buffer, 3, |sink| {
+            sink.put(b"c");
+            sink.put(b"de");
+        });
+        assert_eq!(buffer, b"abcde");
+        for wrong in [&b"x"[..], b"xyz"] {
+            let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                fill_buffer(&mut buffer, 2, |sink| sink.put(wrong));
+            }));
+            assert!(tried.is_err());
+            assert_eq!(buffer, b"abcde");
+        }
+    }
+}

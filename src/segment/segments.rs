@@ -162,3 +162,60 @@ impl Segments {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        segment::Region,
+        vfs::{OsVfs, Reserve},
+    };
+
+    #[test]
+    fn names_are_twenty_digits_and_read_back() {
+        assert_eq!(file_name(1 << 30), "00000000001073741824");
+        assert_eq!(parse_name("00000000001073741824"), Some(1 << 30));
+        for bad in [
+            "0",
+            "000000000010737418240",
+            "0000000000107374182x",
+            "-0000000000000000001",
+            "",
+            "99999999999999999999",
+        ] {
+            assert_eq!(parse_name(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_found_in_its_file_and_a_range_in_all_it_touches() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = Segments::new(100, []);
+        assert!(run.find(PhysicalOffset(0)).is_none() && run.pop_oldest().is_none());
+        for base in [300, 400, 500] {
+            let path = dir.path().join(file_name(base));
+            let region = Region::sealed(OsVfs.create(&path, 100, Reserve::None).unwrap());
+            run.push(Arc::new(Segment { base: PhysicalOffset(base), path, region }));
+        }
+        let base = |at| run.find(PhysicalOffset(at)).map(|s| s.base.0);
+        assert_eq!(
+            [299, 300, 399, 400, 599, 600, -1].map(base),
+            [None, Some(300), Some(300), Some(400), Some(500), None, None]
+        );
+        let between = |from, to| {
+            run.between(PhysicalOffset(from), PhysicalOffset(to)).iter().map(|s| s.base.0).collect::<Vec<_>>()
+        };
+        assert_eq!(between(399, 401), [300, 400]);
+        assert_eq!(between(400, 500), [400]);
+        assert_eq!(between(0, 1000), [300, 400, 500]);
+        assert_eq!(between(450, 450), [400]);
+        assert!(between(600, 700).is_empty() && between(0, 300).is_empty());
+        let overlap = |from, to| run.first().unwrap().overlap(PhysicalOffset(from), PhysicalOffset(to));
+        assert_eq!((overlap(0, 350), overlap(350, 900), overlap(900, 950)), (0..50, 50..100, 100..100));
+        let oldest = run.pop_oldest().unwrap();
+        assert_eq!(base(350), None);
+        run.put_back(oldest);
+        assert_eq!((base(350), base(450)), (Some(300), Some(400)));
+        assert_eq!(discover(&OsVfs, dir.path(), 100, "k").unwrap().files.len(), 3);
+    }
+}

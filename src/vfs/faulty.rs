@@ -22,6 +22,7 @@ pub(crate) enum Call {
     Remove,
     Replace,
     SyncDir,
+    Reserve,
 }
 
 #[derive(Debug, Default)]
@@ -145,6 +146,7 @@ impl Backing for FaultyBacking {
     }
 
     fn reserve(&self, range: Range<usize>) -> io::Result<()> {
+        self.faults.pass(Call::Reserve)?;
         self.inner.reserve(range)
     }
 

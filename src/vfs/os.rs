@@ -445,3 +445,6 @@ pub(crate) fn wake_all(word: &AtomicU32) {
         )
     };
 }
+
+#[cfg(test)]
+mod tests;

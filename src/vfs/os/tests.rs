@@ -1,0 +1,137 @@
+//! The real file system in a temporary directory.
+
+use std::{os::unix::process::ExitStatusExt, process::Command};
+
+use super::*;
+
+#[test]
+fn a_new_file_has_all_its_blocks_before_it_is_mapped() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let made = OsVfs.create(&path, 1 << 20, Reserve::All).unwrap();
+    let meta = fs::metadata(&path).unwrap();
+    assert_eq!((made.len(), meta.len()), (1 << 20, 1 << 20));
+    assert!(meta.blocks() * 512 >= 1 << 20, "{} blocks", meta.blocks());
+    assert_eq!(OsVfs.create(&path, 1, Reserve::All).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 1 << 20, "a failed creation left the old file alone");
+
+    let sparse = dir.path().join("queue");
+    let made = OsVfs.create(&sparse, 1 << 20, Reserve::None).unwrap();
+    assert!(fs::metadata(&sparse).unwrap().blocks() * 512 < 1 << 20);
+    made.reserve(4096..8192).unwrap();
+    assert!(fs::metadata(&sparse).unwrap().blocks() * 512 >= 4096);
+}
+
+#[test]
+fn a_creation_that_cannot_get_its_space_leaves_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    // Larger than any file system here: what the system says differs, that nothing is left does not.
+    assert!(OsVfs.create(&path, 1 << 60, Reserve::All).is_err());
+    assert!(!path.exists());
+}
+
+#[test]
+fn writes_through_the_file_and_the_mapping_are_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let made = OsVfs.create(&path, 10_000, Reserve::All).unwrap();
+    made.write(4090, b"across pages").unwrap();
+    // SAFETY: inside the mapping, which lives as long as `made`; nothing writes meanwhile.
+    let seen = unsafe { std::slice::from_raw_parts(made.base().as_ptr().add(4090), 12) };
+    assert_eq!(seen, b"across pages");
+    made.populate(0..10_000);
+    made.populate(5_000..5_001);
+    made.start_writeback(0..10_000);
+    made.advise(Advice::Sequential);
+    made.sync(0..10_000).unwrap();
+    assert_eq!(fs::read(&path).unwrap()[4090..4102], *b"across pages");
+    assert!(made.write(9_990, b"across the end").is_err());
+    assert!(made.sync(0..10_001).is_err());
+    assert_eq!(fs::metadata(&path).unwrap().len(), 10_000);
+}
+
+#[test]
+fn a_second_store_of_this_process_and_of_another_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    let first = OsVfs.lock(&path).unwrap().expect("nobody holds it");
+    // Not read here: closing any descriptor of the file in this process would give the lock up.
+    assert_eq!(fs::metadata(&path).unwrap().len(), 4);
+    assert!(OsVfs.lock(&path).unwrap().is_none());
+    // Another process asks with `fcntl`, as Java does; the refused attempt above must not have given the lock up.
+    assert!(!other_process_can_lock(&path));
+    drop(first);
+    assert_eq!(fs::read(&path).unwrap(), b"lock");
+    assert!(other_process_can_lock(&path));
+    let again = OsVfs.lock(&path).unwrap();
+    assert!(again.is_some());
+}
+
+/// Forks, for a lock is asked about from another process only; the child calls nothing but `fcntl` and `_exit`.
+fn other_process_can_lock(path: &Path) -> bool {
+    let name = c_path(path).unwrap();
+    // SAFETY: between fork and _exit the child makes three async-signal-safe calls on its own memory.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: as above; `name` was copied with the process.
+        unsafe {
+            let fd = libc::open(name.as_ptr(), libc::O_RDWR);
+            let range = libc::flock { l_type: 1, l_whence: 0, l_start: 0, l_len: 1, l_pid: 0 };
+            let done = libc::fcntl(fd, libc::F_SETLK, &raw const range);
+            libc::_exit(i32::from(done != 0));
+        }
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child made above; `status` lives across the call.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    std::process::ExitStatus::from_raw(status).success()
+}
+
+#[test]
+fn a_replaced_file_is_old_or_new_and_leaves_no_temporary() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint");
+    assert_eq!(OsVfs.read(&path, 10).unwrap(), None);
+    OsVfs.replace(&path, b"one").unwrap();
+    OsVfs.replace(&path, b"two").unwrap();
+    assert_eq!(OsVfs.read(&path, 3).unwrap().unwrap(), b"two");
+    assert_eq!(OsVfs.read(&path, 2).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    assert!(OsVfs.replace(dir.path(), b"a directory").is_err());
+    let names: Vec<_> = OsVfs.list(dir.path()).unwrap().into_iter().map(|e| e.name).collect();
+    assert_eq!(names, ["checkpoint"]);
+    OsVfs.remove(&path).unwrap();
+    OsVfs.remove(&path).unwrap();
+    assert_eq!(OsVfs.stat(&path).unwrap(), None);
+}
+
+#[test]
+fn directories_are_made_with_their_parents_and_absent_ones_are_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let deep = dir.path().join("a/b/c");
+    assert!(OsVfs.list(&deep).unwrap().is_empty());
+    OsVfs.create_dir_all(&deep).unwrap();
+    OsVfs.create_dir_all(&deep).unwrap();
+    fs::write(deep.join("z"), b"1").unwrap();
+    fs::create_dir(deep.join("d")).unwrap();
+    let found: Vec<_> = OsVfs.list(&deep).unwrap().into_iter().map(|e| (e.name, e.is_dir, e.len)).collect();
+    assert_eq!((found.len(), found[0].0.as_str(), found[0].1), (2, "d", true));
+    assert_eq!(found[1], ("z".to_owned(), false, 1));
+    assert!(OsVfs.create_dir_all(&deep.join("z")).is_err(), "a file is not a directory");
+    OsVfs.sync_all(&deep).unwrap();
+}
+
+#[test]
+fn disk_use_is_that_of_df() {
+    let dir = tempfile::tempdir().unwrap();
+    let usage = OsVfs.usage(dir.path()).unwrap();
+    assert!(usage.total > 0 && usage.free <= usage.total);
+    let df = Command::new("df").args(["-B1", "--output=used,avail"]).arg(dir.path()).output();
+    let Ok(df) = df else { return };
+    let text = String::from_utf8(df.stdout).unwrap();
+    let numbers: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    if let [used, free] = numbers[..] {
+        let ratio = used / (used + free);
+        assert!((ratio - usage.used_ratio()).abs() < 0.02, "df says {ratio}, we say {}", usage.used_ratio());
+    }
+}
