@@ -49,7 +49,8 @@ fn query(broker: &Broker, cmd: &Command) -> Result<Command, Refusal> {
     let mut hits = broker.store.query_raw(&Query {
         topic,
         key,
-        index_type: fields.get("indexType").filter(|kind| !kind.is_empty()),
+        // Only tags are indexed under their type; keys (K) and unique keys (U) are not.
+        index_type: fields.get("indexType").filter(|kind| *kind == "T"),
         max,
         begin: StoreTimestamp(fields.parse("beginTimestamp")?),
         end: StoreTimestamp(fields.parse("endTimestamp")?),
