@@ -1,5 +1,6 @@
 //! FORMAT.md is what the code does: its offset tables and constants equal those of `format`, records are laid out as
 //! its variable part says, its hex dumps are bytes of the golden stores, and its links lead somewhere.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Every byte that the Java store wrote, read and written again by `format`, and held against what the Java store
 //! said of it. Only stores without damage: the archives `written` and `live`, and the directory of a whole broker.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! Queue entries: the 20 bytes of a ConsumeQueue, the units of a ConsumeQueueExt and the 46 bytes of a
-//! BatchConsumeQueue. FORMAT.md, "consumequeue", "consumequeue_ext" and "batchconsumequeue".
+//! BatchConsumeQueue. FORMAT.md has a chapter on each.
 //!
 //! Entries of fixed width decode without failing: whether one counts is [`Entry::is_valid`]. Callers: the queues.
 

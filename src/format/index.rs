@@ -1,4 +1,4 @@
-//! IndexFiles: a header, hash slots, and entries chained from newest to oldest. FORMAT.md, "index".
+//! IndexFiles: a header, hash slots, and entries chained from newest to oldest. FORMAT.md, "IndexFile".
 //!
 //! Entry numbers start at 1; entry 0 is never written and 0 ends a chain. Callers: the index.
 

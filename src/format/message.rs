@@ -1,4 +1,4 @@
-//! CommitLog records: reading. Writing is in `draft`, re-exported here. FORMAT.md, "commitlog".
+//! CommitLog records: reading. Writing is in `draft`, re-exported here. FORMAT.md, "CommitLog record".
 //!
 //! [`Record::decode`] checks every length and that the parts add up to the stated size; checksums are asked for
 //! one by one, and whether the record stands where it says is the caller's to compare. [`Header::peek`] reads

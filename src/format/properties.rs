@@ -117,6 +117,13 @@ impl<'a> Properties<'a> {
         self.0.is_empty()
     }
 
+    /// Whether zero bytes stand in the text: no writer puts them there, so a part of the record never reached the
+    /// disk. A missing last separator proves nothing, for releases 4.9.1 to 5.1.4 left it out.
+    #[must_use]
+    pub fn is_torn(&self) -> bool {
+        self.0.contains(&0)
+    }
+
     /// The pairs in their order, as bytes; a name may come twice.
     #[must_use]
     pub const fn iter(&self) -> Iter<'a> {
@@ -349,6 +356,14 @@ mod tests {
         let raw = b"a\x01b\x02\x01x\x02y\x01\x02z\x02\x02k\x01v\x01w\x02last\x01one";
         let pairs: Vec<_> = Properties::new(raw).iter().collect();
         assert_eq!(pairs, [(&b"a"[..], &b"b"[..]), (b"k", b"v\x01w"), (b"last", b"one")]);
+    }
+
+    #[test]
+    fn text_with_bytes_never_written_is_torn() {
+        assert!(Properties::new(b"KEYS\x01k\x02TA\0\0\0\0").is_torn());
+        for whole in [&b""[..], b"KEYS\x01k", b"KEYS\x01k\x02"] {
+            assert!(!Properties::new(whole).is_torn());
+        }
     }
 
     #[test]
