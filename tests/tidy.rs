@@ -40,6 +40,7 @@ const ORDER: [&str; 23] = [
     "retention",
     "recovery",
     "store",
+    "dump",
     "remoting",
     "namesrv",
     "broker",

@@ -46,7 +46,7 @@ pub struct IndexHits {
 
 /// One file as its header tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct IndexFileInfo {
+pub struct IndexFileInfo {
     /// Its name.
     pub name: String,
     /// Where it is.

@@ -18,7 +18,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use report::{DamagedRange, RecoveryReport};
+pub use report::{DamagedRange, IndexRepairs, QueueRepairs, RecoveryReport};
 
 use crate::{
     clock::Clock,

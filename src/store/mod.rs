@@ -217,6 +217,11 @@ impl Store {
         &self.inner.report
     }
 
+    /// Log, queues and index as they are, for the dump.
+    pub(crate) fn parts(&self) -> (&CommitLog, &QueueTable, &IndexSet) {
+        (&self.inner.log, &self.inner.table, &self.inner.index)
+    }
+
     /// What a retention run would delete now. Changes nothing.
     ///
     /// # Errors
