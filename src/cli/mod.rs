@@ -10,6 +10,7 @@ mod store;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Why a command failed, for people.
@@ -66,7 +67,7 @@ pub fn run() -> ExitCode {
     }
     let done = match command {
         Command::Broker(args) => broker::run(args),
-        Command::Namesrv(args) => namesrv::run(&args),
+        Command::Namesrv(args) => namesrv::run(args),
         Command::Store(args) => store::run(args),
     };
     match done {
@@ -92,13 +93,22 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
-/// Waits until Ctrl-C is pressed or the process is asked to end.
+/// Waits until Ctrl-C is pressed or the process is asked to end. Being asked once more ends it at once.
 pub async fn asked_to_stop() -> Result<(), Failure> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        pressed = tokio::signal::ctrl_c() => pressed?,
-        _ = terminate.recv() => {}
-    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut asked = async move || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    asked().await;
+    tokio::spawn(async move {
+        asked().await;
+        eprintln!("error: asked to stop again, ended before everything was closed");
+        std::process::exit(1);
+    });
     Ok(())
 }
 

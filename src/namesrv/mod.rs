@@ -1,7 +1,7 @@
 //! The name server: which topic lies on which broker, and where brokers are.
 //!
-//! Owns the route table ([`routes`]), the key-value table ([`kv`]) and the switches ([`switches`]); requests are
-//! answered in [`requests`]. Brokers register every 30 s and are forgotten when they say so, when their connection
+//! Owns the route table (`routes`), the key-value table (`kv`) and the switches (`switches`); `requests` answers.
+//! Brokers register every 30 s and are forgotten when they say so, when their connection
 //! ends, or 120 s after they last registered. Nothing here is durable but the key-value table, if it has a file:
 //! brokers tell the rest again. Started by `reput namesrv`, and by a broker that is to have its own.
 

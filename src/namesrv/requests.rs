@@ -307,7 +307,7 @@ impl Desk {
         let pairs = parse_properties(text);
         self.switches
             .write()
-            .set(&pairs)
+            .set_all(&pairs)
             .map_err(|remark| Refusal { code: response::NO_PERMISSION, remark })?;
         info!(?pairs, "switched");
         Ok(done(request))

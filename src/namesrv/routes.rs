@@ -501,3 +501,118 @@ fn topic_list<'a>(topics: impl IntoIterator<Item = &'a String>, addr: Option<&st
     let list = format!("\"topicList\":{}", array(topics.into_iter().map(|topic| text(topic))));
     object(addr.into_iter().chain([list]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remoting::{Command, codes::request};
+    use serde_json::json;
+
+    const NOW: Duration = Duration::from_secs(1000);
+
+    fn said(name: &str, id: i64, addr: &str, version: Value, topics: &[(&str, i32)]) -> Registration {
+        let table: serde_json::Map<_, _> = topics
+            .iter()
+            .map(|(topic, sys_flag)| {
+                ((*topic).to_owned(), json!({"topicName": topic, "topicSysFlag": sys_flag}))
+            })
+            .collect();
+        let body = json!({"topicConfigSerializeWrapper": {"dataVersion": version, "topicConfigTable": table,
+            "topicQueueMappingInfoMap": {"static": {"bname": name, "currIdMap": {"0": 0}}}}});
+        let request = Command::request(request::REGISTER_BROKER)
+            .with_field("clusterName", "c")
+            .with_field("brokerName", name)
+            .with_field("brokerId", id)
+            .with_field("brokerAddr", addr)
+            .with_field("enableActingMaster", true)
+            .with_body(body.to_string());
+        Registration::read(&request).unwrap()
+    }
+
+    fn simple(name: &str, id: i64, addr: &str, topics: &[&str]) -> Registration {
+        let topics: Vec<_> = topics.iter().map(|topic| (*topic, 0)).collect();
+        said(name, id, addr, json!({}), &topics)
+    }
+
+    fn route(table: &RouteTable, topic: &str, acting: bool) -> Value {
+        serde_json::from_str(&table.route(topic, NumberKeys::Quoted, None, acting).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_slave_stands_in_for_a_master_that_left_and_takes_no_writes() {
+        let mut table = RouteTable::default();
+        let members = format!("{SYNC_BROKER_MEMBER_PREFIX}a");
+        table.register(simple("a", 0, "m", &["T", &members]), 1, NOW, false).unwrap();
+        table.register(simple("a", 2, "s", &["T", &members]), 2, NOW, false).unwrap();
+        assert_eq!(route(&table, "T", true)["queueDatas"][0]["perm"], 6);
+        table.unregister("c", "m", "a");
+        let with = route(&table, "T", true);
+        assert_eq!(with["queueDatas"][0]["perm"], 4);
+        assert_eq!(with["brokerDatas"][0]["brokerAddrs"], json!({"0": "s"}));
+        assert_eq!(route(&table, "T", false)["brokerDatas"][0]["brokerAddrs"], json!({"2": "s"}));
+        assert_eq!(route(&table, &members, true)["brokerDatas"][0]["brokerAddrs"], json!({"2": "s"}));
+        // Registering again does not give the right back.
+        table
+            .register(said("a", 2, "s", json!({"counter": 9}), &[("T", 0), ("U", 0)]), 2, NOW, false)
+            .unwrap();
+        assert_eq!(route(&table, "T", true)["queueDatas"][0]["perm"], 4);
+    }
+
+    #[test]
+    fn an_older_state_does_not_take_the_number_of_a_newer_one() {
+        let mut table = RouteTable::default();
+        let topics = [("T", 0), ("U", 0)];
+        table.register(said("a", 0, "new", json!({"stateVersion": 2}), &topics), 1, NOW, false).unwrap();
+        table.register(said("a", 0, "old", json!({"stateVersion": 1}), &topics), 2, NOW, false).unwrap();
+        assert_eq!(route(&table, "T", false)["brokerDatas"][0]["brokerAddrs"], json!({"0": "new"}));
+        table.register(said("a", 0, "newer", json!({"stateVersion": 2}), &topics), 3, NOW, false).unwrap();
+        assert_eq!(route(&table, "T", false)["brokerDatas"][0]["brokerAddrs"], json!({"0": "newer"}));
+    }
+
+    #[test]
+    fn a_registration_may_remove_what_it_does_not_name() {
+        let mut table = RouteTable::default();
+        let bare =
+            |topics: &[&str]| Registration { mappings: BTreeMap::new(), ..simple("a", 0, "m", topics) };
+        table.register(bare(&["T", "U"]), 1, NOW, false).unwrap();
+        table.register(bare(&["U", "V"]), 1, NOW, false).unwrap();
+        assert_eq!(table.topics(), r#"{"topicList":["T","U","V"]}"#);
+        table.register(bare(&["U", "V"]), 1, NOW, true).unwrap();
+        assert_eq!(table.topics(), r#"{"topicList":["U","V"]}"#);
+    }
+
+    #[test]
+    fn a_broker_that_changes_its_cluster_leaves_the_old_one() {
+        let mut table = RouteTable::default();
+        table.register(simple("a", 0, "m", &["T", "U"]), 1, NOW, false).unwrap();
+        let moved = Registration { cluster: "d".to_owned(), ..simple("a", 0, "m", &["T", "U"]) };
+        table.register(moved, 1, NOW, false).unwrap();
+        assert!(table.cluster_info().ends_with(r#""clusterAddrTable":{"d":["a"]}}"#));
+        assert_eq!(table.topics_of_cluster("c"), r#"{"topicList":[]}"#);
+        // What is left of the old registration expires without taking the new one along.
+        table.touch("d", "m", NOW + Duration::from_secs(100));
+        assert_eq!(table.expire(NOW + Duration::from_secs(121)), [("m".to_owned(), 1)]);
+        assert!(table.route("T", NumberKeys::Bare, None, false).is_some());
+    }
+
+    #[test]
+    fn topics_are_listed_by_what_they_have_to_do_with_units() {
+        let mut table = RouteTable::default();
+        let topics = [("none", 0), ("unit", 1), ("sub", 2), ("both", 3)];
+        table.register(said("a", 0, "m", json!({}), &topics), 1, NOW, false).unwrap();
+        assert_eq!(table.unit_topics(), r#"{"topicList":["both","unit"]}"#);
+        assert_eq!(table.unit_sub_topics(false), r#"{"topicList":["both","sub"]}"#);
+        assert_eq!(table.unit_sub_topics(true), r#"{"topicList":["sub"]}"#);
+    }
+
+    #[test]
+    fn static_topics_carry_how_their_queues_map() {
+        let mut table = RouteTable::default();
+        table.register(simple("a", 0, "m", &["static", "U"]), 1, NOW, false).unwrap();
+        let mapping = &route(&table, "static", false)["topicQueueMappingByBroker"];
+        assert_eq!(*mapping, json!({"a": {"bname": "a", "currIdMap": {"0": 0}}}));
+        assert_eq!(route(&table, "U", false).get("topicQueueMappingByBroker"), None);
+        assert_eq!(table.disconnected(1), 1);
+        assert!(table.mappings.is_empty() && table.topics.is_empty() && table.live.is_empty());
+    }
+}

@@ -45,15 +45,24 @@ impl Switches {
         ]
     }
 
+    /// Sets the switch that RocketMQ calls `key`; whether there is one.
+    ///
+    /// # Errors
+    /// When `value` is neither `true` nor `false`.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<bool, String> {
+        let mut entries = self.entries();
+        let Some((_, switch)) = entries.iter_mut().find(|(name, _)| *name == key) else { return Ok(false) };
+        **switch = value.trim().parse().map_err(|_| format!("{key} is true or false, not {value:?}"))?;
+        Ok(true)
+    }
+
     /// Sets all of `pairs`, or none when one of them cannot be set; the error is fit for a remark.
-    pub(super) fn set(&mut self, pairs: &[(String, String)]) -> Result<(), String> {
+    pub(super) fn set_all(&mut self, pairs: &[(String, String)]) -> Result<(), String> {
         let mut new = *self;
         for (key, value) in pairs {
-            let mut entries = new.entries();
-            let Some((_, switch)) = entries.iter_mut().find(|(name, _)| name == key) else {
+            if !new.set(key, value)? {
                 return Err(format!("Can not update config {key}: it cannot be set over the network"));
-            };
-            **switch = value.trim().parse().map_err(|_| format!("{key} is true or false, not {value:?}"))?;
+            }
         }
         *self = new;
         Ok(())
@@ -76,9 +85,9 @@ mod tests {
     #[test]
     fn switches_are_set_all_or_none() {
         let mut switches = Switches::default();
-        switches.set(&pairs("orderMessageEnable=true\nenableTopicList=false")).unwrap();
+        switches.set_all(&pairs("orderMessageEnable=true\nenableTopicList=false")).unwrap();
         assert!(switches.order_message_enable && !switches.enable_topic_list);
-        assert!(switches.set(&pairs("enableTopicList=true\nenableAllTopicList=yes")).is_err());
+        assert!(switches.set_all(&pairs("enableTopicList=true\nenableAllTopicList=yes")).is_err());
         assert!(!switches.enable_topic_list);
     }
 
@@ -88,7 +97,7 @@ mod tests {
             ["kvConfigPath", "configStorePath", "configStorePathName", "rocketmqHome", "configBlackList", "x"]
         {
             let mut switches = Switches::default();
-            assert!(switches.set(&pairs(&format!("{key}=/tmp/x"))).is_err(), "{key}");
+            assert!(switches.set_all(&pairs(&format!("{key}=/tmp/x"))).is_err(), "{key}");
         }
     }
 
@@ -96,7 +105,7 @@ mod tests {
     fn the_text_of_switches_sets_them_again() {
         let set = Switches { order_message_enable: true, enable_topic_list: false, ..Switches::default() };
         let mut read = Switches::default();
-        read.set(&pairs(&set.to_properties())).unwrap();
+        read.set_all(&pairs(&set.to_properties())).unwrap();
         assert_eq!(read, set);
     }
 }

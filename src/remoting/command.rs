@@ -207,6 +207,12 @@ impl Fields {
         }
     }
 
+    /// Makes room for the usual number of fields, with `text` bytes in all.
+    pub(super) fn reserve(&mut self, text: usize) {
+        self.text.reserve(text);
+        self.spans.reserve(16);
+    }
+
     /// Where the next field's text would start. A decoder appends name and value to [`Self::tail`] and then calls
     /// [`Self::finish`].
     pub(super) const fn mark(&self) -> usize {

@@ -38,7 +38,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{Command, Limits, Service, frame};
+use super::{
+    Body, Command, Limits, Service, frame,
+    outbox::{Outbox, encoded},
+};
 
 /// Free space that a read is offered.
 const READ: usize = 64 << 10;
@@ -81,7 +84,8 @@ enum State {
     Closed,
 }
 
-/// One peer. See the module's text.
+/// One peer: what waits to be sent to it and what it is asked. Made by a server or a client, shared by reference
+/// count; sending is possible from any thread for as long as the connection lasts.
 #[derive(Debug)]
 pub struct Connection {
     id: u64,
@@ -89,7 +93,7 @@ pub struct Connection {
     local: SocketAddr,
     limits: Limits,
     state: watch::Sender<State>,
-    outbox: Mutex<VecDeque<Bytes>>,
+    outbox: Mutex<Outbox>,
     /// Bytes in the outbox and in the writer's hands.
     outbound: AtomicUsize,
     to_write: Notify,
@@ -141,7 +145,9 @@ impl Connection {
     #[must_use]
     pub fn take_sent(&self) -> Vec<Command> {
         let mut bytes = BytesMut::new();
-        self.outbox.lock().drain(..).for_each(|piece| bytes.extend_from_slice(&piece));
+        let mut pieces = VecDeque::new();
+        self.outbox.lock().take(&mut pieces);
+        pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
         self.outbound.store(0, Ordering::Release);
         std::iter::from_fn(|| frame::decode(&mut bytes, usize::MAX).ok().flatten()).collect()
     }
@@ -177,13 +183,17 @@ impl Connection {
         if command.is_response() {
             self.owed.fetch_sub(1, Ordering::Relaxed);
         }
-        let (pieces, len) = match frame::encode(command) {
-            Ok(encoded) => encoded,
+        match encoded(command, |head, body| self.put(head, body)) {
+            Ok(taken) => taken,
             Err(error) => {
                 debug!(peer = %self.peer, code, %error, "cannot send");
-                return false;
+                false
             }
-        };
+        }
+    }
+
+    fn put(&self, head: &[u8], body: Body) -> bool {
+        let len = head.len() + body.len();
         {
             let mut outbox = self.outbox.lock();
             if self.is_closed() {
@@ -196,7 +206,7 @@ impl Connection {
                 self.close();
                 return false;
             }
-            outbox.extend(pieces);
+            outbox.push(head, body);
         }
         self.to_write.notify_one();
         true
@@ -425,7 +435,7 @@ async fn write_task(connection: Arc<Connection>, mut write: OwnedWriteHalf) {
     let mut state = connection.state.subscribe();
     let mut pieces = VecDeque::new();
     loop {
-        std::mem::swap(&mut *connection.outbox.lock(), &mut pieces);
+        connection.outbox.lock().take(&mut pieces);
         if pieces.is_empty() {
             let owes = connection.owed.load(Ordering::Relaxed) > 0;
             match *state.borrow_and_update() {

@@ -102,18 +102,32 @@ fn check_early(received: &[u8], length: usize) -> Result<Option<(Encoding, usize
 /// The bytes of a command's frame, as pieces to be sent one after another, and how many bytes they are.
 ///
 /// # Errors
+/// As [`encode_head`].
+pub fn encode(command: Command) -> Result<(Vec<Bytes>, usize), FrameError> {
+    let mut head = Vec::with_capacity(512);
+    let body = encode_head(command, &mut head)?;
+    let len = head.len() + body.len();
+    let mut pieces = vec![Bytes::from(head)];
+    pieces.extend(body.into_pieces().filter(|piece| !piece.is_empty()));
+    Ok((pieces, len))
+}
+
+/// Replaces what is in `head` by the start of a command's frame and gives the body that is to be sent behind it. A
+/// short body is part of the start already.
+///
+/// # Errors
 /// [`FrameError`] when the header has more than 24 bits of length, a binary header cannot hold the code or a name,
 /// or the frame more than 31 bits of length.
-pub fn encode(command: Command) -> Result<(Vec<Bytes>, usize), FrameError> {
-    let mut head = Vec::with_capacity(256 + command.body.len().min(COPIED_BODY));
+pub fn encode_head(command: Command, head: &mut Vec<u8>) -> Result<Body, FrameError> {
+    head.clear();
     head.extend_from_slice(&[0; PREFIX]);
     let kind: u32 = match command.encoding {
         Encoding::Json => {
-            header::encode_json(&command, &mut head);
+            header::encode_json(&command, head);
             0
         }
         Encoding::RocketMq => {
-            header::encode_binary(&command, &mut head).map_err(FrameError::Header)?;
+            header::encode_binary(&command, head).map_err(FrameError::Header)?;
             1
         }
     };
@@ -128,11 +142,9 @@ pub fn encode(command: Command) -> Result<(Vec<Bytes>, usize), FrameError> {
         .ok_or(FrameError::TooLong { length: u32::MAX, limit: i32::MAX as usize })?;
     head[..4].copy_from_slice(&stated.to_be_bytes());
     head[4..PREFIX].copy_from_slice(&(kind << 24 | stated_header).to_be_bytes());
-    if body_len <= COPIED_BODY {
-        command.body.pieces().for_each(|piece| head.extend_from_slice(piece));
-        return Ok((vec![Bytes::from(head)], 4 + total));
+    if body_len > COPIED_BODY {
+        return Ok(command.body);
     }
-    let mut pieces = vec![Bytes::from(head)];
-    pieces.extend(command.body.into_pieces().filter(|piece| !piece.is_empty()));
-    Ok((pieces, 4 + total))
+    command.body.pieces().for_each(|piece| head.extend_from_slice(piece));
+    Ok(Body::empty())
 }

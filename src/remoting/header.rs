@@ -15,6 +15,8 @@ pub(super) fn decode_json(bytes: &[u8]) -> Result<Command, String> {
     command.flag = 0;
     command.language = Language::Other;
     command.version = 0;
+    // No more than was received: two allocations for all fields.
+    command.fields.reserve(bytes.len());
     let mut input = serde_json::Deserializer::from_slice(bytes);
     input
         .deserialize_map(HeaderVisitor { command: &mut command })
@@ -41,11 +43,7 @@ impl<'de> Visitor<'de> for HeaderVisitor<'_> {
                 Key::Flag => self.command.flag = map.next_value_seed(IntSeed)?,
                 Key::Opaque => self.command.opaque = map.next_value_seed(IntSeed)?,
                 Key::Version => self.command.version = map.next_value_seed(IntSeed)?,
-                Key::Language => {
-                    let mut name = String::new();
-                    map.next_value_seed(TextSeed(&mut name))?;
-                    self.command.language = Language::from_name(&name);
-                }
+                Key::Language => self.command.language = map.next_value_seed(LanguageSeed)?,
                 Key::Remark => {
                     let mut remark = String::new();
                     let there = map.next_value_seed(TextSeed(&mut remark))?;
@@ -159,6 +157,37 @@ impl Visitor<'_> for IntSeed {
 
     fn visit_unit<E: de::Error>(self) -> Result<i32, E> {
         Ok(0)
+    }
+}
+
+/// A language's name; null and what is no name is [`Language::Other`].
+struct LanguageSeed;
+
+impl<'de> DeserializeSeed<'de> for LanguageSeed {
+    type Value = Language;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Language, D::Error> {
+        input.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for LanguageSeed {
+    type Value = Language;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a language")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Language, E> {
+        Ok(Language::from_name(name))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Language, E> {
+        Ok(u8::try_from(number).map_or(Language::Other, Language::from_number))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Language, E> {
+        Ok(Language::Other)
     }
 }
 
@@ -330,7 +359,7 @@ pub(super) fn decode_binary(bytes: &[u8]) -> Result<Command, String> {
     }
     let fields_len = input.length()?;
     let mut fields = Input(input.take(fields_len)?);
-    command.fields.tail().reserve(fields_len);
+    command.fields.reserve(fields_len);
     let mut count = 0;
     while !fields.0.is_empty() {
         count += 1;

@@ -13,6 +13,7 @@ mod command;
 mod connection;
 pub mod frame;
 mod header;
+mod outbox;
 mod server;
 
 use std::{sync::Arc, time::Duration};
