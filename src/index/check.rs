@@ -4,7 +4,7 @@
 //! the entries before it make it and its record does not lie before theirs.
 
 use super::file::{IndexFile, i32_of};
-use crate::types::PhysicalOffset;
+use crate::{error::Result, format::index::ENTRY, types::PhysicalOffset};
 
 /// What [`super::IndexSet::check`] says of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +76,13 @@ impl IndexFile {
     }
 
     /// Cuts what is not good and makes slots and header follow from the rest.
-    pub(super) fn repair(&mut self) {
-        let Some(table) = self.table.clone() else { return };
+    pub(super) fn repair(&mut self) -> Result<()> {
+        let Some(table) = self.table.clone() else { return Ok(()) };
+        self.claim()?;
+        self.dirty = true;
         let chains = self.chains();
         for number in chains.end..self.header.index_count {
-            table.put_bytes(self.geometry.entry_at(number), &[0; crate::format::index::ENTRY]);
+            table.put(self.geometry.entry_at(number), &[0; ENTRY])?;
         }
         self.header.index_count = chains.end;
         self.header.slot_count = chains.used;
@@ -88,13 +90,12 @@ impl IndexFile {
             let at = self.geometry.slot_at(i);
             // Only what differs, so that a sparse file stays sparse.
             if table.get_u32(at) != *newest {
-                table.put_u32(at, *newest);
+                table.put_u32(at, *newest)?;
             }
         }
         if let Some(first) = self.entry(1) {
             self.header.begin_offset = first.offset;
         }
-        self.end_at_last_entry();
-        self.dirty = true;
+        self.end_at_last_entry()
     }
 }

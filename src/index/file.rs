@@ -1,6 +1,11 @@
 //! One IndexFile: mapped, its header in memory.
 
-use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    ops::{ControlFlow, Deref, Range},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::KeyPut;
 use crate::{
@@ -8,11 +13,75 @@ use crate::{
     format::index::{ENTRY, Entry, Geometry, HEADER, Header, INDEX_COUNT_AT, time_diff},
     segment::SlotTable,
     types::{PhysicalOffset, StoreTimestamp},
-    vfs::{DirEntry, Reserve, Vfs},
+    vfs::{Backing, DirEntry, Reserve, Vfs},
 };
 
 /// Entries get their space in steps of this many bytes.
 const STEP: usize = 4 << 20;
+
+/// The mapping of one IndexFile, and how bytes get into it.
+#[derive(Debug)]
+pub(super) struct Table {
+    slots: SlotTable,
+    path: PathBuf,
+    /// On a copy-on-write file system reserved space is no promise: bytes go through the file there, where a full
+    /// disk is an error.
+    through_file: bool,
+}
+
+impl Table {
+    fn new(vfs: &dyn Vfs, backing: Box<dyn Backing>, path: &Path) -> Self {
+        let dir = path.parent().unwrap_or(path);
+        let through_file = !vfs.may_store_through_mapping(dir);
+        Self { slots: SlotTable::new(backing), path: path.to_path_buf(), through_file }
+    }
+
+    /// Stores bytes whose space is reserved.
+    pub(super) fn put(&self, at: usize, bytes: &[u8]) -> Result<()> {
+        if self.through_file {
+            return self.slots.backing().write(at, bytes).map_err(failed("write", &self.path, bytes.len()));
+        }
+        self.slots.put_bytes(at, bytes);
+        Ok(())
+    }
+
+    /// Stores a number that leads to what was stored before.
+    pub(super) fn put_u32(&self, at: usize, value: u32) -> Result<()> {
+        if self.through_file {
+            return self.put(at, &value.to_be_bytes());
+        }
+        self.slots.put_u32(at, value);
+        Ok(())
+    }
+
+    fn reserve(&self, range: Range<usize>) -> Result<()> {
+        let bytes = range.len();
+        self.slots.backing().reserve(range).map_err(failed("reserve space for", &self.path, bytes))
+    }
+
+    /// Makes everything durable.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.slots.backing().sync(0..self.slots.len()).map_err(Error::io("sync", &self.path))
+    }
+}
+
+impl Deref for Table {
+    type Target = SlotTable;
+
+    fn deref(&self) -> &SlotTable {
+        &self.slots
+    }
+}
+
+fn failed(action: &'static str, path: &Path, bytes: usize) -> impl FnOnce(io::Error) -> Error + use<> {
+    let path = path.to_path_buf();
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Error::NoSpace { path, bytes: bytes as u64 }
+        }
+        _ => Error::Io { action, path, source },
+    }
+}
 
 /// One IndexFile.
 #[derive(Debug)]
@@ -23,7 +92,7 @@ pub(super) struct IndexFile {
     pub header: Header,
     pub geometry: Geometry,
     /// `None` for a file that no writer of this geometry left: it is kept out of everything.
-    pub table: Option<Arc<SlotTable>>,
+    pub table: Option<Arc<Table>>,
     /// Bytes from the front that have their space; 0 when nothing is known.
     reserved: usize,
     /// Something is not durable.
@@ -46,7 +115,8 @@ impl IndexFile {
         if entry.len != geometry.file_size() as u64 {
             return Ok(file);
         }
-        let table = SlotTable::new(vfs.open(&file.path).map_err(Error::io("open", &file.path))?);
+        let backing = vfs.open(&file.path).map_err(Error::io("open", &file.path))?;
+        let table = Table::new(vfs, backing, &file.path);
         if let Ok(header) = Header::decode(&table.get::<HEADER>(0)) {
             // Nothing is ever written in place of a file that says it has more entries than it can hold.
             if header.index_count <= geometry.entries && header.slot_count <= geometry.slots {
@@ -65,21 +135,9 @@ impl IndexFile {
         geometry: Geometry,
         previous: Option<&Header>,
     ) -> Result<Self> {
-        let size = geometry.file_size() as u64;
-        let no_space = |source: std::io::Error| match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                Error::NoSpace { path: path.clone(), bytes: size }
-            }
-            _ => Error::Io { action: "create", path: path.clone(), source },
-        };
-        let backing = vfs.create(&path, size, Reserve::None).map_err(no_space)?;
-        let first = geometry.entry_at(0).saturating_add(STEP).min(geometry.file_size());
-        if let Err(source) = backing.reserve(0..first) {
-            drop(backing);
-            vfs.remove(&path).map_err(Error::io("remove", &path))?;
-            return Err(no_space(source));
-        }
-        let table = SlotTable::new(backing);
+        let size = geometry.file_size();
+        let backing = vfs.create(&path, size as u64, Reserve::None).map_err(failed("create", &path, size))?;
+        let table = Table::new(vfs, backing, &path);
         let mut header = Header::default();
         if let Some(previous) = previous {
             header.begin_timestamp = previous.end_timestamp;
@@ -87,9 +145,14 @@ impl IndexFile {
             header.begin_offset = previous.end_offset;
             header.end_offset = previous.end_offset;
         }
-        table.put_bytes(0, &header.encode());
+        let first = geometry.entry_at(0).saturating_add(STEP).min(size);
+        if let Err(error) = table.reserve(0..first).and_then(|()| table.put(0, &header.encode())) {
+            drop(table);
+            vfs.remove(&path).map_err(Error::io("remove", &path))?;
+            return Err(error);
+        }
         let table = Some(Arc::new(table));
-        Ok(Self { name, path, file_size: size, header, geometry, table, reserved: first, dirty: true })
+        Ok(Self { name, path, file_size: size as u64, header, geometry, table, reserved: first, dirty: true })
     }
 
     /// Entries in the file.
@@ -132,33 +195,27 @@ impl IndexFile {
             if let Some(later) = keys.get(i + AHEAD) {
                 table.prefetch(self.geometry.slot_at(self.geometry.slot_of(later.hash)));
             }
-            outcome = self.make_room(&table);
+            outcome = self.make_room(&table).and_then(|()| self.put_one(&table, key));
             if outcome.is_err() {
                 break;
             }
-            self.put_one(&table, key);
             done += 1;
         }
         if done > 0 {
             self.dirty = true;
-            table.put_bytes(0, &self.header.encode());
+            outcome = outcome.and(table.put(0, &self.header.encode()));
         }
         outcome.map(|()| done)
     }
 
     /// Sees to it that the slots and the next entry have their space.
-    fn make_room(&mut self, table: &SlotTable) -> Result<()> {
+    fn make_room(&mut self, table: &Table) -> Result<()> {
         let need = self.geometry.entry_at(self.header.index_count) + ENTRY;
         if need <= self.reserved {
             return Ok(());
         }
         let upto = need.saturating_add(STEP).min(table.len());
-        table.backing().reserve(self.reserved..upto).map_err(|source| match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                Error::NoSpace { path: self.path.clone(), bytes: STEP as u64 }
-            }
-            _ => Error::Io { action: "reserve space for", path: self.path.clone(), source },
-        })?;
+        table.reserve(self.reserved..upto)?;
         if self.reserved > 0 {
             // What is complete may go to the disk, so that the sync of the full file is short.
             table.backing().start_writeback(self.reserved.saturating_sub(STEP)..self.reserved);
@@ -167,7 +224,7 @@ impl IndexFile {
         Ok(())
     }
 
-    fn put_one(&mut self, table: &SlotTable, key: &KeyPut) {
+    fn put_one(&mut self, table: &Table, key: &KeyPut) -> Result<()> {
         let number = self.header.index_count;
         let slot = self.geometry.slot_at(self.geometry.slot_of(key.hash));
         let newest = table.get_u32(slot);
@@ -179,13 +236,17 @@ impl IndexFile {
         let begin = self.header.begin_timestamp;
         let time_diff = if begin.0 <= 0 { 0 } else { time_diff(begin, key.store_timestamp) };
         let entry = Entry { key_hash: key.hash, offset: key.offset, time_diff, previous: i32_of(previous) };
-        table.put_bytes(self.geometry.entry_at(number), &entry.encode());
-        table.put_u32(slot, number);
-        table.put_u32(INDEX_COUNT_AT, number + 1);
+        table.put(self.geometry.entry_at(number), &entry.encode())?;
+        table.put_u32(slot, number)?;
         self.header.index_count = number + 1;
         self.header.slot_count += u32::from(previous == 0);
         self.header.end_timestamp = key.store_timestamp;
         self.header.end_offset = key.offset;
+        if table.through_file {
+            // The header follows with the last key of the batch; a write for each would double the work.
+            return Ok(());
+        }
+        table.put_u32(INDEX_COUNT_AT, number + 1)
     }
 
     /// Whether the file may hold entries of `begin..=end`.
@@ -231,8 +292,8 @@ impl IndexFile {
     }
 
     /// Drops the entries from `number` on, newest first, each slot going back to what it was before.
-    pub(super) fn cut(&mut self, number: u32) {
-        let Some(table) = self.table.clone() else { return };
+    pub(super) fn cut(&mut self, number: u32) -> Result<()> {
+        let Some(table) = self.table.clone() else { return Ok(()) };
         let keep = number.max(1);
         for gone in (keep..self.header.index_count).rev() {
             let at = self.geometry.entry_at(gone);
@@ -240,18 +301,27 @@ impl IndexFile {
             let slot = self.geometry.slot_at(self.geometry.slot_of(entry.key_hash));
             if table.get_u32(slot) == gone {
                 let previous = u32::try_from(entry.previous).unwrap_or(0);
-                table.put_u32(slot, previous);
+                table.put_u32(slot, previous)?;
                 self.header.slot_count -= u32::from(previous == 0 && self.header.slot_count > 0);
             }
-            table.put_bytes(at, &[0; ENTRY]);
+            table.put(at, &[0; ENTRY])?;
         }
         self.header.index_count = keep.min(self.header.index_count);
-        self.end_at_last_entry();
         self.dirty = true;
+        self.end_at_last_entry()
+    }
+
+    /// Claims the space of everything up to the last entry, before any of it is changed in place.
+    pub(super) fn claim(&mut self) -> Result<()> {
+        let Some(table) = self.table.clone() else { return Ok(()) };
+        let upto = self.geometry.entry_at(self.header.index_count).max(self.reserved);
+        table.reserve(0..upto)?;
+        self.reserved = upto;
+        Ok(())
     }
 
     /// Makes the header's end what the last entry says, to the second, and stores the header.
-    pub(super) fn end_at_last_entry(&mut self) {
+    pub(super) fn end_at_last_entry(&mut self) -> Result<()> {
         if let Some(last) = self.entry(self.entries()) {
             self.header.end_offset = last.offset;
             let time = last.timestamp(self.header.begin_timestamp);
@@ -260,9 +330,7 @@ impl IndexFile {
                 self.header.end_timestamp = time;
             }
         }
-        if let Some(table) = &self.table {
-            table.put_bytes(0, &self.header.encode());
-        }
+        self.table.as_ref().map_or(Ok(()), |table| table.put(0, &self.header.encode()))
     }
 }
 

@@ -38,9 +38,9 @@ pub(crate) struct KeyPut {
 pub struct IndexHits {
     /// Records, newest first.
     pub offsets: Vec<PhysicalOffset>,
-    /// endTimestamp of the newest file.
+    /// endTimestamp of the newest file; 0 when nothing was found.
     pub last_update_timestamp: StoreTimestamp,
-    /// endPhyOffset of the newest file.
+    /// endPhyOffset of the newest file; 0 when nothing was found.
     pub last_update_offset: PhysicalOffset,
 }
 
@@ -66,3 +66,6 @@ pub struct IndexFileInfo {
     /// indexCount: the entries and one.
     pub index_count: u32,
 }
+
+#[cfg(test)]
+mod tests;

@@ -158,18 +158,18 @@ impl IndexSet {
         let max = max.min(self.max_hits);
         let state = self.state.read();
         let mut hits = IndexHits::default();
-        let mut files = state.files.iter().rev().filter(|file| file.table.is_some()).peekable();
-        if let Some(newest) = files.peek() {
-            hits.last_update_timestamp = newest.header.end_timestamp;
-            hits.last_update_offset = newest.header.end_offset;
-        }
-        for file in files {
+        let files = || state.files.iter().rev().filter(|file| file.table.is_some());
+        for file in files() {
             if file.meets(begin, end) {
                 file.query(hash, begin, end, max, &mut hits.offsets);
             }
             if file.header.begin_timestamp < begin || hits.offsets.len() >= max {
                 break;
             }
+        }
+        if let Some(newest) = files().next().filter(|_| !hits.offsets.is_empty()) {
+            hits.last_update_timestamp = newest.header.end_timestamp;
+            hits.last_update_offset = newest.header.end_offset;
         }
         hits
     }
@@ -190,16 +190,6 @@ impl IndexSet {
         self.state.read().files.iter().map(info).collect()
     }
 
-    /// Gives the entries of file `number` (the oldest is 0) from entry `first` (from 1) on, in the order they were
-    /// put; the times are to the second.
-    pub(crate) fn visit(&self, number: usize, first: u32, mut visit: impl FnMut(&KeyPut)) {
-        let state = self.state.read();
-        let Some(file) = state.files.get(number) else { return };
-        for entry in (first.max(1)..=file.entries()).filter_map(|n| file.entry(n)) {
-            visit(&file.key(&entry));
-        }
-    }
-
     /// Appends up to `max` entries of file `number` from entry `first` (from 1) on to `out`; the times are to the
     /// second. None when the file has no more.
     pub(crate) fn read(&self, number: usize, first: u32, max: usize, out: &mut Vec<KeyPut>) {
@@ -216,7 +206,18 @@ impl IndexSet {
 
     /// Reads a whole file and says whether it is sound. One that is not there is.
     pub(crate) fn check(&self, number: usize) -> Soundness {
-        self.state.read().files.get(number).map_or(Soundness::Sound, IndexFile::check)
+        let state = self.state.read();
+        let Some(file) = state.files.get(number) else { return Soundness::Sound };
+        match file.check() {
+            // Only the newest file may have room: whatever another lacks is lost.
+            sound @ (Soundness::Sound | Soundness::Slots)
+                if file.is_full() || number + 1 == state.files.len() =>
+            {
+                sound
+            }
+            Soundness::Sound | Soundness::Slots => Soundness::Entries { first: file.header.index_count },
+            bad => bad,
+        }
     }
 
     /// Brings a file to what its good entries say: cuts bad ones, rebuilds slots and header. When entries were lost
@@ -225,12 +226,10 @@ impl IndexSet {
     pub(crate) fn repair(&self, number: usize) -> Result<()> {
         let mut state = self.state.write();
         let Some(file) = state.files.get_mut(number) else { return Ok(()) };
-        let before = file.header.index_count;
-        file.repair();
-        let empty = file.table.is_none() || file.entries() == 0;
-        if empty {
+        file.repair()?;
+        if file.table.is_none() || file.entries() == 0 {
             self.drop_from(&mut state, number)?;
-        } else if file.header.index_count < before {
+        } else if !file.is_full() {
             self.drop_from(&mut state, number + 1)?;
         }
         state.find_end();
@@ -254,7 +253,7 @@ impl IndexSet {
             }
             if keep > 1 {
                 if keep < last.header.index_count {
-                    last.cut(keep);
+                    last.cut(keep)?;
                 }
                 break;
             }
@@ -309,14 +308,14 @@ impl IndexSet {
         for file in state.files.iter_mut().filter(|file| file.dirty && (force || file.is_full())) {
             if let Some(table) = &file.table {
                 file.dirty = false;
-                due.push((file.name.clone(), file.path.clone(), Arc::clone(table)));
+                due.push((file.name.clone(), Arc::clone(table)));
             }
         }
         drop(state);
         let mut outcome = Ok(());
         let mut synced = 0;
-        for (_, path, table) in &due {
-            outcome = table.backing().sync(0..table.len()).map_err(Error::io("sync", path));
+        for (_, table) in &due {
+            outcome = table.sync();
             if outcome.is_err() {
                 break;
             }
@@ -328,7 +327,7 @@ impl IndexSet {
         let mut state = self.state.write();
         if outcome.is_err() {
             state.names_changed |= names_changed;
-            for (name, ..) in &due[synced..] {
+            for (name, _) in &due[synced..] {
                 state.files.iter_mut().filter(|file| file.name == *name).for_each(|file| file.dirty = true);
             }
         }
