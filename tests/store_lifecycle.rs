@@ -87,7 +87,8 @@ fn aged(dir: &TempDir, age_hours: u64, used: u64) -> (Store, Steps, Arc<FullDisk
     let noon = StoreTimestamp(real_now.0 - real_now.0 % 86_400_000 + 12 * 3_600_000);
     let clock = Arc::new(ManualClock::new(StoreTimestamp(noon.0 + 24 * 3_600_000 * (age_hours as i64 / 24))));
     let disk = Arc::new(FullDisk { used: AtomicU64::new(used) });
-    let (store, mut steps) = Store::open_stepped(small(dir), Arc::clone(&disk) as _, Arc::clone(&clock) as _).unwrap();
+    let (store, mut steps) =
+        Store::open_stepped(small(dir), Arc::clone(&disk) as _, Arc::clone(&clock) as _).unwrap();
     let queue = store.queue("t", 0).unwrap();
     for n in 0..630 {
         drop(store.put(&Message::new(queue, &[1; 900]).keys(&format!("k{n}"))).unwrap());

@@ -6,6 +6,9 @@
 //!
 //! Let pass: entries of records before the pass, of damaged and of deleted records, and a record's keys that stand
 //! there twice, which is how RocketMQ leaves the last one after a kill.
+//!
+//! What is put here names each key of a record once, also when its KEYS do twice: a second entry would only use up
+//! one of the hits that a query has room for. RocketMQ's own files with both are right as well.
 
 use super::{
     DamagedRange,
@@ -13,8 +16,8 @@ use super::{
 };
 use crate::{
     error::Result,
-    index::{IndexSet, KeyPut, Soundness},
-    types::PhysicalOffset,
+    index::{IndexFileInfo, IndexSet, KeyPut, Soundness},
+    types::{PhysicalOffset, StoreTimestamp},
 };
 
 /// Entries read at a time.
@@ -30,7 +33,14 @@ pub(super) struct IndexRepair<'i> {
     agrees: bool,
     /// The keys of the last record that the index has.
     last: Vec<KeyPut>,
+    /// The keys of the record being put.
+    once: Vec<KeyPut>,
     done: IndexRepairs,
+}
+
+/// Whether a checkpoint that says `durable` cannot be of these files.
+fn contradicts(files: &[IndexFileInfo], durable: StoreTimestamp) -> bool {
+    files.iter().any(|file| file.begin_timestamp < durable && durable < file.end_timestamp)
 }
 
 /// A place in the index.
@@ -63,8 +73,19 @@ impl Cursor {
 
 impl<'i> IndexRepair<'i> {
     /// Makes each file sound, and starts at the first entry of a record at or behind `from`.
-    pub(super) fn start(index: &'i IndexSet, from: PhysicalOffset) -> Result<Self> {
+    ///
+    /// `durable` is what the checkpoint says of the index after a kill: the end of a file, whenever one was full and
+    /// on the disk. A time within a file says that these files and this checkpoint never were together, and none of
+    /// them is kept.
+    pub(super) fn start(
+        index: &'i IndexSet,
+        from: PhysicalOffset,
+        durable: Option<StoreTimestamp>,
+    ) -> Result<Self> {
         let mut done = IndexRepairs::default();
+        if durable.is_some_and(|durable| contradicts(&index.files(), durable)) {
+            index.remove_all()?;
+        }
         let mut number = 0;
         while number < index.files().len() {
             if index.check(number) != Soundness::Sound {
@@ -74,7 +95,7 @@ impl<'i> IndexRepair<'i> {
             number += 1;
         }
         let cursor = Cursor { file: 0, next: 1, page: Vec::new(), at: 0 };
-        Ok(Self { index, from, cursor, agrees: true, last: Vec::new(), done })
+        Ok(Self { index, from, cursor, agrees: true, last: Vec::new(), once: Vec::new(), done })
     }
 
     /// Sees to the keys of the record at `at`. One of a `dead` topic may have them or not.
@@ -100,8 +121,14 @@ impl<'i> IndexRepair<'i> {
     fn put(&mut self, at: PhysicalOffset, keys: &[KeyPut]) -> Result<()> {
         self.agrees = false;
         self.done.rebuilt_from.get_or_insert(at);
-        self.done.added += keys.len() as u64;
-        self.index.put(keys)
+        self.once.clear();
+        for key in keys {
+            if !self.once.contains(key) {
+                self.once.push(*key);
+            }
+        }
+        self.done.added += self.once.len() as u64;
+        self.index.put(&self.once)
     }
 
     /// Whether the next entries are the keys of this record. If not, they are dropped.
@@ -117,11 +144,13 @@ impl<'i> IndexRepair<'i> {
             return Ok(false);
         }
         let mut matched = 0;
-        while let Some(key) = keys.get(matched)
-            && let Some(entry) = self.cursor.peek(self.index, files)
-            && (entry.offset, entry.hash) == (at, key.hash)
-        {
-            self.cursor.at += 1;
+        while let Some(key) = keys.get(matched) {
+            let entry = self.cursor.peek(self.index, files);
+            if entry.is_some_and(|entry| (entry.offset, entry.hash) == (at, key.hash)) {
+                self.cursor.at += 1;
+            } else if !keys[..matched].contains(key) {
+                break;
+            }
             matched += 1;
         }
         if matched == keys.len() {

@@ -67,6 +67,8 @@ pub(crate) struct Recovered {
     pub index: IndexSet,
     /// Where the last record starts and when it was stored; zeros when there is none.
     pub last_record: (PhysicalOffset, StoreTimestamp),
+    /// The end of the last full file of the index: what the checkpoint must say now.
+    pub indexed: StoreTimestamp,
     /// What was found and done.
     pub report: RecoveryReport,
 }
@@ -82,12 +84,13 @@ pub(crate) fn recover(
     found: Found,
 ) -> Result<Recovered> {
     let started = clock.monotonic();
-    let Found { log, table, index, checkpoint: _, aborted } = found;
+    let Found { log, table, index, checkpoint, aborted } = found;
     let mut report = RecoveryReport { aborted, ..RecoveryReport::default() };
     table.recover()?;
     let mut last_record = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
     if let Some(from) = log.first_offset() {
-        let parts = Parts { config, deleted, log: &log, table: &table, index: &index };
+        let indexed = aborted.then_some(checkpoint.index_timestamp);
+        let parts = Parts { config, deleted, log: &log, table: &table, index: &index, indexed };
         last_record = parts.agree(from, &mut report)?;
     } else {
         // As in RocketMQ: without a log there is nothing that an entry could mean.
@@ -103,9 +106,9 @@ pub(crate) fn recover(
         queue.correct_min_offset(log.min_offset())?;
     }
     table.flush_step(clock.monotonic(), true)?;
-    index.flush(true)?;
+    let indexed = index.flush(true)?.unwrap_or_default();
     report.elapsed = clock.monotonic().saturating_sub(started);
-    Ok(Recovered { log, appender, table, index, last_record, report })
+    Ok(Recovered { log, appender, table, index, last_record, indexed, report })
 }
 
 /// What the pass joins.
@@ -115,6 +118,8 @@ struct Parts<'a> {
     log: &'a Loaded,
     table: &'a QueueTable,
     index: &'a IndexSet,
+    /// How far the index was durable at the kill, as the checkpoint says.
+    indexed: Option<StoreTimestamp>,
 }
 
 impl Parts<'_> {
@@ -129,8 +134,11 @@ impl Parts<'_> {
         let projection = Projection::new(self.config);
         let mut scan = Scan::new(self.log.segments().collect(), Checks::new(self.config), from);
         let mut queues = QueueRepair::new(self.table, from, self.log.segment_size());
-        let mut index =
-            self.config.message_index.then(|| IndexRepair::start(self.index, from)).transpose()?;
+        let mut index = self
+            .config
+            .message_index
+            .then(|| IndexRepair::start(self.index, from, self.indexed))
+            .transpose()?;
         let mut last = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
         let mut keys = Vec::new();
         report.start = from;

@@ -19,7 +19,7 @@ use crate::{
     dispatch::Projected,
     error::{Corruption, Error, Result},
     format::{
-        consume_queue::Entry,
+        consume_queue::{Entry, ext_position},
         message::{Header, MIN_RECORD},
     },
     types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, TagsCode, TopicName},
@@ -382,14 +382,19 @@ const fn after(entry: &Dispatch<'_>) -> QueueOffset {
     entry.queue_offset.plus(entry.batch_num as i64)
 }
 
-/// Whether an entry of a queue is the one of the record.
+/// Whether an entry of a queue is the one of the record. Its tags code is believed when it can be one: it was
+/// computed when the record was written, and no checksum guards the record's tags since. An address in
+/// ConsumeQueueExt that leads to no unit, or to that of another message, is no tags code.
 fn says(unit: &CqUnit, entry: &Dispatch<'_>) -> bool {
+    let tags_known = match &unit.ext {
+        Some(ext) => ext.store_timestamp == entry.store_timestamp,
+        None => ext_position(unit.tags_code).is_none(),
+    };
     unit.queue_offset == entry.queue_offset
         && unit.offset == entry.offset
         && unit.size == entry.size
-        && unit.tags_code == entry.tags_code
         && unit.batch_num == entry.batch_num
-        && unit.ext.as_ref().is_none_or(|ext| ext.store_timestamp == entry.store_timestamp)
+        && tags_known
 }
 
 /// RocketMQ's own entry for what was before the first record.

@@ -107,6 +107,7 @@ fn assemble(config: Config, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<
     vfs.replace(&abort, std::process::id().to_string().as_bytes()).map_err(Error::io("write", &abort))?;
     let recovered = recovery::recover(&config, &clock, &deleted, found)?;
     checkpoint.now.confirm_offset = recovered.last_record.0;
+    checkpoint.now.index_timestamp = recovered.indexed;
     checkpoint.save()?;
 
     let (log, table, index) = (recovered.log, Arc::new(recovered.table), Arc::new(recovered.index));
