@@ -168,9 +168,11 @@ fn prepare_loop(log: &CommitLog, stop: &AtomicBool) {
 
 fn reput_loop(mut reput: Reput, log: &CommitLog, stop: &AtomicBool) {
     loop {
+        // Read before the step: what was put while an earlier step ran is dispatched before this ends.
+        let stopping = stop.load(Ordering::Acquire);
         match reput.step() {
             Ok(Progress::More) => {}
-            Ok(Progress::CaughtUp) if stop.load(Ordering::Acquire) => return,
+            Ok(Progress::CaughtUp) if stopping => return,
             Ok(Progress::CaughtUp) => {
                 reput.wait(REPUT_NAP);
             }

@@ -223,7 +223,9 @@ impl Store {
     /// # Errors
     /// As [`Store::query`].
     pub fn query_exact(&self, query: &Query<'_>) -> Result<Vec<StoredMessage>> {
-        let raw = self.query_raw(query)?;
+        let mut raw = self.query_raw(query)?;
+        // RocketMQ indexes the last record twice when it opens a store after a kill.
+        raw.offsets.dedup();
         let hits = raw.offsets.iter().filter_map(|at| self.inner.message_at(*at, None));
         Ok(hits.filter(|message| carries(&message.record(), query)).collect())
     }
