@@ -23,6 +23,20 @@ use crate::{
 
 const SIZE_KEY: &str = "mappedFileSizeCommitLog";
 const PAGE: usize = 4096;
+/// Compared with whole pages: the tail of a segment is up to a gigabyte of zeros.
+const ZEROS: [u8; PAGE] = [0; PAGE];
+
+/// Bytes up to the last one that is not zero.
+pub(super) fn len_without_zeros(bytes: &[u8]) -> usize {
+    let mut len = bytes.len();
+    for page in bytes.rchunks(PAGE) {
+        if page != &ZEROS[..page.len()] {
+            return len - page.iter().rev().take_while(|b| **b == 0).count();
+        }
+        len -= page.len();
+    }
+    0
+}
 /// Up to so many kept segments are synced one by one, more by one call for the whole file system.
 const SYNC_ONE_BY_ONE: usize = 64;
 
@@ -251,7 +265,7 @@ fn run(
 fn dirty_pages(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
     let mut dirty = Vec::new();
     for (i, page) in bytes.chunks(PAGE).enumerate() {
-        if page.iter().any(|b| *b != 0) {
+        if page != &ZEROS[..page.len()] {
             dirty.push(i * PAGE..i * PAGE + page.len());
         }
     }

@@ -8,6 +8,8 @@
 
 use std::{fmt::Write, io, path::Path, path::PathBuf};
 
+use super::load::len_without_zeros;
+
 use crate::{
     error::{Error, Result},
     types::{PhysicalOffset, StoreTimestamp},
@@ -37,7 +39,7 @@ impl<'a> Quarantine<'a> {
         file: &Path,
         now: StoreTimestamp,
     ) -> Result<()> {
-        let len = cut.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+        let len = len_without_zeros(cut);
         if len == 0 {
             return Ok(());
         }
