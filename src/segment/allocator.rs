@@ -30,6 +30,8 @@ pub struct Prepared {
 #[derive(Debug, Default)]
 struct Ahead {
     ready: Option<Prepared>,
+    /// What was taken last. A helper that looked before the appender moved on asks for it once more.
+    taken: Option<PhysicalOffset>,
     closed: bool,
 }
 
@@ -57,7 +59,10 @@ impl Allocator {
     /// [`Error::NoSpace`], [`Error::Io`]; no file is left then.
     pub fn prepare(&self, base: PhysicalOffset, populate: usize) -> Result<bool> {
         let mut ahead = self.ahead.lock();
-        let made = if ahead.closed || ahead.ready.as_ref().is_some_and(|p| p.base == base) {
+        if ahead.closed || ahead.taken.is_some_and(|taken| base <= taken) {
+            return Ok(false);
+        }
+        let made = if ahead.ready.as_ref().is_some_and(|ready| ready.base == base) {
             false
         } else {
             self.discard(&mut ahead)?;
@@ -81,14 +86,16 @@ impl Allocator {
         if ahead.closed {
             return Err(Error::Closed);
         }
-        match ahead.ready.take() {
-            Some(ready) if ready.base == base => Ok(ready),
+        let prepared = match ahead.ready.take() {
+            Some(ready) if ready.base == base => ready,
             other => {
                 ahead.ready = other;
                 self.discard(&mut ahead)?;
-                self.make(base)
+                self.make(base)?
             }
-        }
+        };
+        ahead.taken = Some(base);
+        Ok(prepared)
     }
 
     /// Removes the file made ahead and makes no more.
@@ -128,5 +135,43 @@ impl Allocator {
             return Err(error);
         }
         Ok(Prepared { base, path, backing })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::OsVfs;
+
+    fn names(dir: &tempfile::TempDir) -> Vec<String> {
+        OsVfs.list(dir.path()).unwrap().into_iter().map(|entry| entry.name).collect()
+    }
+
+    /// The helper asks for the segment after the one it saw; meanwhile the appender may have taken just that.
+    #[test]
+    fn a_helper_that_comes_late_neither_fails_nor_makes_a_file_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let allocator = Allocator::new(Arc::new(OsVfs), dir.path().into(), 4096);
+        let base = PhysicalOffset;
+        assert!(allocator.prepare(base(4096), 4096).unwrap());
+        assert!(!allocator.prepare(base(4096), 0).unwrap());
+        assert_eq!(allocator.take(base(4096)).unwrap().base, base(4096));
+        assert!(!allocator.prepare(base(4096), 0).unwrap());
+        assert!(allocator.prepare(base(8192), 0).unwrap());
+        assert!(!allocator.prepare(base(4096), 0).unwrap());
+        assert_eq!(names(&dir), [file_name(4096), file_name(8192)]);
+        allocator.close().unwrap();
+        assert_eq!(names(&dir), [file_name(4096)]);
+        assert!(!allocator.prepare(base(8192), 0).unwrap());
+        assert!(matches!(allocator.take(base(8192)), Err(Error::Closed)));
+    }
+
+    #[test]
+    fn a_file_made_for_another_place_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let allocator = Allocator::new(Arc::new(OsVfs), dir.path().into(), 4096);
+        allocator.prepare(PhysicalOffset(4096), 0).unwrap();
+        assert_eq!(allocator.take(PhysicalOffset(0)).unwrap().base, PhysicalOffset(0));
+        assert_eq!(names(&dir), [file_name(0)]);
     }
 }

@@ -334,7 +334,7 @@ impl Vfs for OsVfs {
         }
         // SAFETY: the call succeeded, so it filled `stat`.
         let kind = unsafe { stat.assume_init() }.f_type;
-        !COPY_ON_WRITE.contains(&i64::from(kind))
+        !COPY_ON_WRITE.contains(&kind)
     }
 }
 
