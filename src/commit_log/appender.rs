@@ -56,12 +56,6 @@ impl Appender {
         Self { log, tail, next, left: 0, unclaimed, waiting: 0, tell_at: PhysicalOffset::ZERO }
     }
 
-    /// The log that this appends to.
-    #[must_use]
-    pub fn log(&self) -> &Arc<CommitLog> {
-        &self.log
-    }
-
     /// Behind the last byte appended.
     #[must_use]
     pub fn next_offset(&self) -> PhysicalOffset {

@@ -26,13 +26,6 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// What one turn of the flush thread came to.
 #[derive(Clone, Copy, Debug)]
 pub struct FlushProgress {
-    /// Everything below is durable.
-    pub durable: PhysicalOffset,
-    /// Whether this turn synced anything.
-    pub synced: bool,
-    /// Whether the turn was one of those that sync every byte (RocketMQ's "thorough" ones, and all in SYNC_FLUSH): the
-    /// checkpoint may then name the last message.
-    pub thorough: bool,
     /// How long to sleep before the next turn ([`CommitLog::flush_idle`]).
     pub next: Duration,
 }
@@ -79,7 +72,6 @@ impl CommitLog {
         let thorough = force || self.sync_flush || now.saturating_sub(last.thorough) >= self.timers.thorough;
         let dirty = end > durable;
         let by_timer = dirty && (thorough || self.enough_dirty(now.saturating_sub(last.flush), durable, end));
-        let synced = wanted || by_timer;
         if by_timer || !dirty {
             last.flush = now;
         }
@@ -87,12 +79,11 @@ impl CommitLog {
             last.thorough = now;
         }
         drop(last);
-        if synced {
+        if wanted || by_timer {
             self.sync_turn()?;
         }
         let next = if self.group.is_wanted() { Duration::ZERO } else { self.timers.interval };
-        let durable = self.durable_offset();
-        Ok(FlushProgress { durable, synced, thorough, next })
+        Ok(FlushProgress { next })
     }
 
     /// Whether a periodic flush is worth its sync: enough pages, or a segment that is finished.

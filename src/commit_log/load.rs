@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     config::Config,
     error::{Error, Result},
-    segment::{Discovered, Region, Segment, Segments, Tail, discover, file_name},
+    segment::{Discovered, Region, Segment, Segments, Tail, discover},
     types::PhysicalOffset,
     vfs::{Advice, Backing, Vfs},
 };
@@ -49,7 +49,6 @@ pub struct Loaded {
     size: usize,
     files: Vec<Segment>,
     empty_last: Option<PathBuf>,
-    ignored: Vec<PathBuf>,
 }
 
 /// Finds and maps the log's files. Changes nothing on disk.
@@ -65,7 +64,7 @@ pub fn load(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Loaded> {
         value: bytes.to_string(),
         why: "does not fit into this machine's memory".into(),
     })?;
-    let Discovered { files: names, empty_last, ignored } = discover(&*vfs, &dir, bytes, SIZE_KEY)?;
+    let Discovered { files: names, empty_last } = discover(&*vfs, &dir, bytes, SIZE_KEY)?;
     let mut files = Vec::with_capacity(names.len());
     for (base, path) in names {
         let backing = vfs.open(&path).map_err(Error::io("open", &path))?;
@@ -75,7 +74,7 @@ pub fn load(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Loaded> {
         }
         files.push(Segment { base, path, region: Region::sealed(backing) });
     }
-    Ok(Loaded { vfs, config: config.clone(), dir, size, files, empty_last, ignored })
+    Ok(Loaded { vfs, config: config.clone(), dir, size, files, empty_last })
 }
 
 impl Loaded {
@@ -84,28 +83,10 @@ impl Loaded {
         self.files.iter().map(|file| (file.base, file.region.bytes()))
     }
 
-    /// Bytes from `at` to the end of its file.
-    #[must_use]
-    pub fn bytes_from(&self, at: PhysicalOffset) -> Option<&[u8]> {
-        let file = self.file(at)?;
-        file.region.bytes().get(file.position(at)?..)
-    }
-
-    fn file(&self, at: PhysicalOffset) -> Option<&Segment> {
-        let distance = usize::try_from(at.0.checked_sub(self.files.first()?.base.0)?).ok()?;
-        self.files.get(distance / self.size)
-    }
-
     /// Bytes of each file.
     #[must_use]
     pub fn segment_size(&self) -> usize {
         self.size
-    }
-
-    /// Whether there is no file, but for one of no bytes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
     }
 
     /// Start of the oldest file.
@@ -118,18 +99,6 @@ impl Loaded {
     #[must_use]
     pub fn end_of_files(&self) -> PhysicalOffset {
         self.files.last().map_or(PhysicalOffset::ZERO, Segment::end)
-    }
-
-    /// The file that holds or would hold `at`, to name it in a report.
-    #[must_use]
-    pub fn path_of(&self, at: PhysicalOffset) -> PathBuf {
-        self.file(at).map_or_else(|| self.dir.join(file_name(at.0)), |file| file.path.clone())
-    }
-
-    /// Files in the log's directory that are none of its segments. They are left alone.
-    #[must_use]
-    pub fn ignored(&self) -> &[PathBuf] {
-        &self.ignored
     }
 
     /// Says how the next pass will read; a hint.

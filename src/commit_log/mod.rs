@@ -39,7 +39,6 @@ use std::{
 use parking_lot::Mutex;
 
 pub use appender::Appender;
-pub use flush::FlushProgress;
 pub use load::{Loaded, load};
 pub use reader::SegmentInfo;
 
@@ -180,12 +179,6 @@ impl CommitLog {
         Error::Poisoned { at, why }
     }
 
-    /// Sleeps until something is published beyond `beyond`, an interrupt or `timeout`; returns [`Self::max_offset`].
-    pub fn wait_published(&self, beyond: PhysicalOffset, timeout: Duration) -> PhysicalOffset {
-        self.arrival.wait(timeout, || self.max_offset() > beyond);
-        self.max_offset()
-    }
-
     /// Sleeps until [`Self::dispatch_limit`] is beyond `beyond`, an interrupt or `timeout`; returns it. Reput sleeps
     /// here.
     pub fn wait_dispatchable(&self, beyond: PhysicalOffset, timeout: Duration) -> PhysicalOffset {
@@ -203,8 +196,7 @@ impl CommitLog {
         self.ahead.idle(timeout);
     }
 
-    /// Ends the sleep, or the next one, of `wait_published`, `wait_dispatchable`, `flush_idle` and `prepare_idle`: the
-    /// store is closing.
+    /// Ends the sleep, or the next one, of `wait_dispatchable`, `flush_idle` and `prepare_idle`: the store is closing.
     pub fn interrupt(&self) {
         self.arrival.interrupt();
         self.flusher.interrupt();

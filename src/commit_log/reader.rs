@@ -23,12 +23,6 @@ pub struct SegmentInfo {
 }
 
 impl CommitLog {
-    /// `len` bytes from `at` on; `None` unless all of them are published and in one segment.
-    #[must_use]
-    pub fn lease(&self, at: PhysicalOffset, len: usize) -> Option<Lease> {
-        self.segments.find(at)?.lease(at, len)
-    }
-
     /// Everything published from `at` to the end of its segment; `None` when that is nothing.
     #[must_use]
     pub fn lease_rest(&self, at: PhysicalOffset) -> Option<Lease> {

@@ -10,7 +10,7 @@ mod region;
 mod segment;
 mod segments;
 
-pub use allocator::{Allocator, Prepared};
+pub use allocator::Allocator;
 pub use region::{Lease, RecordSink, Region, SlotTable, Tail, fill_buffer};
 pub use segment::Segment;
-pub use segments::{Discovered, Segments, discover, file_name, parse_name};
+pub use segments::{Discovered, Segments, discover};

@@ -75,12 +75,6 @@ impl Region {
         self.len
     }
 
-    /// Whether the file has no bytes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Bytes that readers may see.
     #[must_use]
     pub fn published(&self) -> usize {
@@ -160,12 +154,6 @@ impl Tail {
     #[must_use]
     pub fn region(&self) -> &Arc<Region> {
         &self.region
-    }
-
-    /// Where the next byte goes.
-    #[must_use]
-    pub fn at(&self) -> usize {
-        self.at
     }
 
     /// Bytes that are left.
@@ -250,12 +238,6 @@ impl RecordSink<'_> {
             self.at = self.at.add(bytes.len());
         }
         self.left -= bytes.len();
-    }
-
-    /// Bytes that are still expected.
-    #[must_use]
-    pub fn left(&self) -> usize {
-        self.left
     }
 
     fn assert_full(&self) {
@@ -352,12 +334,6 @@ impl SlotTable {
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
-    }
-
-    /// Whether the file has no bytes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     #[inline]
@@ -502,9 +478,8 @@ mod tests {
         while tail.left() > 0 {
             let len = tail.left().min(129);
             tail.fill(len, |sink| {
-                while sink.left() > 0 {
-                    sink.put(&[0x5A; 3][..sink.left().min(3)]);
-                }
+                sink.put(&[0x5A; 3][..len.min(3)]);
+                sink.put(&[0x5A; 129][..len - len.min(3)]);
             });
         }
         reader.join().unwrap();
@@ -517,7 +492,7 @@ mod tests {
         tail.write(b"written").unwrap();
         tail.fill(6, |sink| sink.put(b"stored"));
         let lease = region.lease(0..13).unwrap();
-        assert!(region.lease(0..14).is_none() && region.lease(5..4).is_none());
+        assert!(region.lease(0..14).is_none() && region.lease(Range { start: 5, end: 4 }).is_none());
         tail.seal();
         assert_eq!(region.published(), 4096);
         assert!(Arc::clone(&region).into_backing().is_none(), "the lease holds it");

@@ -39,13 +39,6 @@ impl Segment {
         clip(from)..clip(to).max(clip(from))
     }
 
-    /// `len` published bytes from `at` on.
-    #[must_use]
-    pub fn lease(&self, at: PhysicalOffset, len: usize) -> Option<Lease> {
-        let start = self.position(at)?;
-        self.region.lease(start..start.checked_add(len)?)
-    }
-
     /// Everything published from `at` on, at least one byte.
     #[must_use]
     pub fn lease_rest(&self, at: PhysicalOffset) -> Option<Lease> {

@@ -43,11 +43,10 @@ pub struct Discovered {
     pub files: Vec<(PhysicalOffset, PathBuf)>,
     /// A last file of no bytes: a creation that was cut short. Not one of `files`.
     pub empty_last: Option<PathBuf>,
-    /// Files whose names belong to no run. They are left alone.
-    pub ignored: Vec<PathBuf>,
 }
 
-/// Lists the run in `dir`, whose files must all have `size` bytes as configured by `key`. Changes nothing.
+/// Lists the run in `dir`, whose files must all have `size` bytes as configured by `key`. Directories and names that
+/// belong to no run are passed over. Changes nothing.
 ///
 /// # Errors
 /// [`Error::FileSize`] for a file of another size, [`Error::MissingSegment`] for a gap, [`Error::Io`].
@@ -57,9 +56,8 @@ pub fn discover(vfs: &dyn Vfs, dir: &Path, size: u64, key: &'static str) -> Resu
     for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
         let path = dir.join(&entry.name);
         match parse_name(&entry.name) {
-            _ if entry.is_dir => {}
-            Some(base) => files.push((PhysicalOffset(base), path, entry.len)),
-            None => found.ignored.push(path),
+            Some(base) if !entry.is_dir => files.push((PhysicalOffset(base), path, entry.len)),
+            _ => {}
         }
     }
     files.sort();

@@ -62,9 +62,9 @@ fn readers_see_what_is_published_and_nothing_beyond() {
     assert_eq!((log.min_offset(), log.max_offset()), (PhysicalOffset(-1), PhysicalOffset(0)));
     assert!(rig.names().is_empty(), "an open without a put makes no file");
     let at = put(&mut appender, 100).unwrap();
-    assert_eq!(&*log.lease(at, 100).unwrap(), record(at, 100));
-    assert!(log.lease(at, 101).is_none());
-    assert!(log.lease(PhysicalOffset(-1), 1).is_none());
+    assert_eq!(&*lease(&log, at, 100).unwrap(), record(at, 100));
+    assert!(lease(&log, at, 101).is_none());
+    assert!(lease(&log, PhysicalOffset(-1), 1).is_none());
     assert!(log.lease_rest(PhysicalOffset(100)).is_none());
     assert_eq!((log.min_offset(), log.max_offset()), (PhysicalOffset(0), PhysicalOffset(100)));
     let part = log.lease_rest(at).unwrap().slice(8..12);
@@ -77,7 +77,7 @@ fn a_staged_record_is_visible_after_it_was_written_and_dispatched_after_it_was_s
     let (log, mut appender) = rig.open(0);
     let at = put(&mut appender, 100).unwrap();
     let end = appender.next_offset();
-    assert_eq!((log.max_offset(), log.lease(at, 100).is_none()), (PhysicalOffset(0), true));
+    assert_eq!((log.max_offset(), lease(&log, at, 100).is_none()), (PhysicalOffset(0), true));
     let syncs = rig.faults().made(Call::Sync);
     log.wait_written(end).unwrap();
     assert_eq!(rig.faults().made(Call::Sync), syncs, "a written record needs no sync");

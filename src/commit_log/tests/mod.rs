@@ -24,6 +24,7 @@ use super::*;
 use crate::{
     clock::{ManualClock, SystemClock},
     format::message::{MAGIC_BLANK, encode_blank},
+    segment::Lease,
     types::StoreTimestamp,
     vfs::faulty::{Call, Faults, FaultyVfs},
 };
@@ -89,6 +90,11 @@ fn record(at: PhysicalOffset, len: usize) -> Vec<u8> {
 
 fn put(appender: &mut Appender, len: usize) -> Result<PhysicalOffset> {
     appender.append(len, |at, sink| sink.put(&record(at, len)))
+}
+
+/// `len` published bytes from `at` on.
+fn lease(log: &CommitLog, at: PhysicalOffset, len: usize) -> Option<Lease> {
+    log.lease_rest(at).filter(|rest| rest.len() >= len).map(|rest| rest.slice(0..len))
 }
 
 const BOTH: [FlushDiskType; 2] = [FlushDiskType::Async, FlushDiskType::Sync];
