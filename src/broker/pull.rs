@@ -37,6 +37,9 @@ pub(super) const ROUTES: &[(i32, Route)] =
 const MAX_HELD: usize = 100_000;
 /// How often the hold is looked at for pulls whose time is up.
 const TICK: Duration = Duration::from_millis(100);
+/// Bytes behind the log's end that are taken to be in memory.
+const HOT_BYTES: u64 = 128 << 20;
+const PAGE: usize = 4_096;
 /// The longest wait that a client may ask for.
 const MAX_SUSPEND_MS: u64 = 600_000;
 
@@ -129,12 +132,39 @@ pub(crate) fn new_hold() -> PullHold {
 }
 
 fn serve(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
-    answer(broker, conn, cmd, true);
+    if !is_cold(broker, &cmd) {
+        return answer(broker, conn, cmd, true, Pages::Hot);
+    }
+    // The log's pages have to be read from the disk first, which must not keep other connections waiting.
+    let (broker, conn) = (Arc::clone(broker), Arc::clone(conn));
+    broker.runtime.clone().spawn_blocking(move || answer(&broker, &conn, cmd, true, Pages::Cold));
+}
+
+/// Whether the bytes that a pull asks for are probably in memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pages {
+    Hot,
+    /// To be touched before they are sent: this thread may wait for the disk, the one that sends may not.
+    Cold,
+}
+
+/// Whether the first message that the pull asks for lies further back in the log than what is written and read all the
+/// time.
+fn is_cold(broker: &Broker, cmd: &Command) -> bool {
+    let Ok(header) = Header::read(cmd) else { return false };
+    let Some(queue) = broker.store.find_queue(header.topic, header.queue_id) else { return false };
+    let offset = QueueOffset(header.offset);
+    if offset >= broker.store.max_offset(queue) {
+        return false;
+    }
+    let first = broker.store.entries(queue, offset, 1).unwrap_or_default();
+    first.first().is_some_and(|entry| broker.store.status().max_offset.since(entry.offset) > HOT_BYTES)
 }
 
 /// Answers a pull, or holds it when it `may_wait`.
-fn answer(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command, may_wait: bool) {
-    let outcome = Header::read(&cmd).map_err(No::from).and_then(|header| pull(broker, &header, may_wait));
+fn answer(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command, may_wait: bool, pages: Pages) {
+    let outcome =
+        Header::read(&cmd).map_err(No::from).and_then(|header| pull(broker, &header, may_wait, pages));
     match outcome {
         Ok(Outcome::Answer(reply)) => {
             Broker::reply(conn, &cmd, Ok(Command { opaque: cmd.opaque, ..reply }));
@@ -194,11 +224,13 @@ fn hold(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command, wait: Wait) 
     let max_offset = || broker.store.max_offset(wait.queue).get();
     match broker.hold.put(&wait.topic, wait.queue_id, held, max_offset) {
         Put::Held => {}
-        Put::Woken(held) | Put::Refused(held) => answer(broker, &held.pull.conn, held.pull.cmd, false),
+        Put::Woken(held) | Put::Refused(held) => {
+            answer(broker, &held.pull.conn, held.pull.cmd, false, Pages::Hot);
+        }
     }
 }
 
-fn pull(broker: &Arc<Broker>, header: &Header<'_>, may_wait: bool) -> Result<Outcome, No> {
+fn pull(broker: &Arc<Broker>, header: &Header<'_>, may_wait: bool, pages: Pages) -> Result<Outcome, No> {
     let (group, topic) = check(broker, header)?;
     let filter = filter_of(broker, header, &group)?;
     let found = read(broker, header, &filter)?;
@@ -220,6 +252,9 @@ fn pull(broker: &Arc<Broker>, header: &Header<'_>, may_wait: bool) -> Result<Out
     }
     let mut body = Body::empty();
     for message in &found.result.messages {
+        if pages == Pages::Cold {
+            touch(message.lease());
+        }
         body.push(bytes_of(message));
     }
     let reply = Command::response(code, 0)
@@ -232,6 +267,12 @@ fn pull(broker: &Arc<Broker>, header: &Header<'_>, may_wait: bool) -> Result<Out
         .with_field("groupSysFlag", group.group_sys_flag)
         .with_body(body);
     Ok(Outcome::Answer(reply))
+}
+
+/// Brings the pages of `bytes` into memory.
+fn touch(bytes: &[u8]) {
+    let sum: u64 = bytes.iter().step_by(PAGE).map(|byte| u64::from(*byte)).sum();
+    std::hint::black_box(sum);
 }
 
 /// The checks that a pull must pass, in RocketMQ's order.
@@ -396,7 +437,7 @@ pub(crate) fn stop(broker: &Arc<Broker>) {
 fn answer_woken(broker: &Arc<Broker>, woken: Vec<Held<HeldPull>>) {
     for held in woken {
         let HeldPull { conn, cmd, .. } = held.pull;
-        answer(broker, &conn, cmd, false);
+        answer(broker, &conn, cmd, false, Pages::Hot);
     }
 }
 

@@ -36,7 +36,7 @@ use crate::{
 
 /// The longest sleep: a message put to the first level is seen this soon.
 const TURN: Duration = Duration::from_millis(100);
-/// How long to leave a level alone whose message could not be put.
+/// The pause after a level that could not be delivered.
 const RETRY: Duration = Duration::from_secs(1);
 /// Messages delivered by one put.
 const BATCH: usize = 32;
@@ -204,11 +204,6 @@ impl Schedule {
         self.table.lock().offsets.get(&level).copied().unwrap_or(0)
     }
 
-    /// Levels that there are.
-    pub(crate) fn level_count(&self) -> usize {
-        self.levels.len()
-    }
-
     /// Moves a level on to `offset`; what was delivered before it ends at `end` in the log.
     fn advance(&self, level: i32, offset: i64, end: PhysicalOffset, now: StoreTimestamp) {
         let mut table = self.table.lock();
@@ -220,27 +215,32 @@ impl Schedule {
     /// Delivers what is due on every level; how long until something may be.
     pub(crate) fn step(&self, broker: &Broker) -> Duration {
         let mut pause = TURN;
+        let mut failed = false;
         for (n, delay) in self.levels.iter().enumerate() {
             let Ok(queue_id) = i32::try_from(n) else { break };
             let Some(queue) = broker.store.find_queue(names::SCHEDULE_TOPIC, queue_id) else { continue };
-            for _ in 0..ROUNDS {
-                if *self.signal.stopped.lock() {
-                    return Duration::ZERO;
-                }
-                match self.deliver(broker, queue_id + 1, queue, *delay) {
-                    Ok(Turn::More) => {}
-                    Ok(Turn::Wait(wait)) => {
-                        pause = pause.min(wait);
-                        break;
-                    }
-                    Err(error) => {
-                        tracing::warn!(level = queue_id + 1, %error, "delayed messages not delivered, trying again");
-                        break;
-                    }
+            match self.deliver_level(broker, queue_id + 1, queue, *delay) {
+                Ok(wait) => pause = pause.min(wait),
+                Err(error) => {
+                    tracing::warn!(level = queue_id + 1, %error, "delayed messages not delivered, trying again");
+                    failed = true;
                 }
             }
         }
-        pause
+        if failed { RETRY } else { pause }
+    }
+
+    /// Delivers what is due on one level, up to a bound that leaves the other levels their turn.
+    fn deliver_level(&self, broker: &Broker, level: i32, queue: Queue, delay: i64) -> Result<Duration> {
+        for _ in 0..ROUNDS {
+            if *self.signal.stopped.lock() {
+                break;
+            }
+            if let Turn::Wait(wait) = self.deliver(broker, level, queue, delay)? {
+                return Ok(wait);
+            }
+        }
+        Ok(Duration::ZERO)
     }
 
     fn deliver(&self, broker: &Broker, level: i32, queue: Queue, delay: i64) -> Result<Turn> {
