@@ -88,7 +88,7 @@ namesrv() { # name
 }
 our_broker() { # name embedded|stock
   local with=()
-  [ "$2" != embedded ] || with=(--namesrv-listen "127.0.0.1:$namesrv_port")
+  [ "$2" != embedded ] || with=(--namesrv-port "$namesrv_port")
   start "$work/$1/broker.log" "$reput" broker -c "$work/$1/broker.conf" "${with[@]}"; broker_pid=$started
   await "$broker_port" "$broker_pid" 60 || { tail_of "$work/$1/broker.log"; return 1; }
   [ "$2" != embedded ] || await "$namesrv_port" "$broker_pid" 10
