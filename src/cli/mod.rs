@@ -7,7 +7,7 @@ mod broker;
 mod namesrv;
 mod store;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -85,7 +85,9 @@ fn log_to_stderr(asked: Option<&str>, default: &str) -> Result<(), Failure> {
         Some(filter) => EnvFilter::try_new(filter)?,
         None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default)),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init()
+    let colours = std::io::stderr().is_terminal();
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    logging.with_writer(std::io::stderr).try_init()
 }
 
 /// The runtime that servers run on.

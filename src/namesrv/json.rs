@@ -59,7 +59,9 @@ fn quote_number_keys(bytes: &[u8]) -> Vec<u8> {
         }
         let digits = rest.iter().position(|b| !matches!(b, b'0'..=b'9' | b'-')).unwrap_or(rest.len());
         if digits > 0 {
-            let is_key = key_may_follow && rest[digits..].trim_ascii_start().first() == Some(&b':');
+            let is_key = key_may_follow
+                && rest[digits - 1].is_ascii_digit()
+                && rest[digits..].trim_ascii_start().first() == Some(&b':');
             out.extend(is_key.then_some(b'"'));
             out.extend_from_slice(&rest[..digits]);
             out.extend(is_key.then_some(b'"'));
