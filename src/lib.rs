@@ -45,3 +45,8 @@ pub use store::{Appended, GetRequest, GetResult, Query, Steps, Store, StoreStatu
 pub use types::{
     PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, SysFlag, TagsCode, TopicName, TransactionType,
 };
+
+/// The README's example, compiled with the other examples in comments.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

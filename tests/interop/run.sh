@@ -7,6 +7,7 @@
 #   kill       messages that were acknowledged survive kill -9 and a stop between send and receive, with consumers
 #              going on where they were, for both flush types
 #   swap       RocketMQ's own broker opens our directory and serves it to the same consumers, and ours opens its
+#   readme     the README's programs as they stand there, against the broker that it starts without any setting
 # Prints PASS or FAIL a scenario; a scenario that did not report is a FAIL. Ends with `N passed, N failed`.
 # With REPUT=stock the broker is RocketMQ's own, to see what a scenario gives there (not `swap`).
 # The clients come from ../shared/interop (INTEROP names another place); java, maven, go and node are needed.
@@ -15,7 +16,7 @@ here=$(cd "$(dirname "$0")" && pwd); root=$(cd "$here/../.." && pwd)
 interop=${INTEROP:-$root/../shared/interop}/run.sh
 reput=${1:?the reput program}; shift
 [ "$reput" = stock ] || reput=$(realpath "$reput")
-parts=${*:-embedded stock kill swap}
+parts=${*:-readme embedded stock kill swap}
 
 JAVA="send_sync send_async send_oneway send_batch send_large send_too_large send_autocreate pull_no_topic compression
  send_ordered orderly_suspend push_concurrent push_broadcast long_poll rebalance offset_resume tag_filter delay_level
@@ -248,6 +249,37 @@ part_swap() {
   done
   [ "$step" = 5 ] || fail "swap: ended at step $step of 5"
   stop "$namesrv_pid" KILL
+}
+
+# The first block of a language in the README.
+snippet() { awk -v fence="\`\`\`$1" '$0 == fence { on = 1; next } /^```/ { if (on) exit } on' "$root/README.md"; }
+received() { # language command...
+  local language=$1 log=$work/readme/$1.log; shift
+  if timeout 120 "$@" >"$log" 2>&1 </dev/null && grep -q '^received .*paid' "$log"; then
+    pass "readme $language: $(grep '^received' "$log" | head -n 1)"
+  else fail "readme $language"; tail_of "$log"; fi
+}
+part_readme() {
+  [ "$reput" != stock ] || { fail "readme: it is about our broker"; return; }
+  build_client || { fail "readme: the client was not built"; return; }
+  local dir=$work/readme; mkdir -p "$dir/run" "$dir/java" "$dir/go" "$dir/jars"
+  namesrv_port=9876; broker_port=10911
+  if listens 9876 || listens 10911; then fail "readme: ports 9876 and 10911 must be free"; return; fi
+  start "$dir/broker.log" env -C "$dir/run" "$reput"; broker_pid=$started
+  if ! await 10911 "$broker_pid" 60 || ! await 9876 "$broker_pid" 10; then fail "readme: the broker did not start"; tail_of "$dir/broker.log"; return; fi
+  snippet java >"$dir/java/Orders.java"
+  received java java -Duser.home="$work/home" -cp "$(cat "$work/classpath")" "$dir/java/Orders.java"
+  cp "$(dirname "$interop")"/go/go.mod "$(dirname "$interop")"/go/go.sum "$dir/go/"; snippet go >"$dir/go/main.go"
+  received go go -C "$dir/go" run .
+  local jar; tr ':' '\n' <"$work/classpath" | while read -r jar; do ln -sf "$jar" "$dir/jars/"; done
+  snippet python >"$dir/orders.py"
+  if python3 -m venv "$dir/venv" && "$dir/venv/bin/pip" install -q jpype1; then
+    received python env ROCKETMQ_JARS="$dir/jars/*" "$dir/venv/bin/python" "$dir/orders.py"
+  else fail "readme python: jpype1 was not installed"; fi
+  # Ctrl-C, as the README says.
+  stop "$broker_pid" INT
+  if [ -d "$dir/run/store/commitlog" ] && [ ! -e "$dir/run/store/abort" ] && ! listens 10911; then pass "readme: Ctrl-C stops it cleanly"
+  else fail "readme: Ctrl-C"; tail_of "$dir/broker.log"; fi
 }
 
 [ -x "$interop" ] || { echo "FAIL no clients at $interop"; echo "0 passed, 1 failed"; exit 1; }
