@@ -22,6 +22,10 @@ mod store;
 mod types;
 pub mod vfs;
 
+#[cfg(test)]
+#[path = "../tests/support/archive.rs"]
+mod golden_stores;
+
 #[cfg(feature = "broker")]
 pub mod broker;
 #[cfg(feature = "broker")]

@@ -8,7 +8,13 @@
 //! byte is written. After the last byte a file holds zeros: what recovery or truncation cuts is zeroed, and before
 //! bytes are written into a file that an earlier process left, the place behind them is looked at.
 
-use std::{collections::VecDeque, mem, ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    collections::VecDeque,
+    mem,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::mapping::{Disk, Slot, no_space};
 use crate::{
@@ -49,6 +55,8 @@ pub(super) struct Run {
     touched: Vec<Arc<Slot>>,
     /// Files were made or removed since the directory was synced.
     names_changed: bool,
+    /// The directory may have been made since.
+    dir_is_new: bool,
     /// Files that do not belong to the run and go when it is recovered.
     strays: Vec<PathBuf>,
 }
@@ -58,8 +66,8 @@ pub(super) struct Run {
 pub(super) struct SyncPoint {
     /// Files to sync.
     pub files: Vec<Arc<Slot>>,
-    /// The directory, when its names changed.
-    pub dir: Option<PathBuf>,
+    /// Directories whose names changed, innermost first.
+    pub dirs: Vec<PathBuf>,
     upto: u64,
 }
 
@@ -77,6 +85,7 @@ impl Run {
             synced: 0,
             touched: Vec::new(),
             names_changed: false,
+            dir_is_new: false,
             strays: Vec::new(),
         }
     }
@@ -282,7 +291,8 @@ impl Run {
         }
         let base = at - at % self.file_size;
         if self.files.is_empty() {
-            self.disk.vfs.create_dir_all(&self.dir).map_err(no_space("create", &self.dir, 0))?;
+            self.disk.vfs.create_dirs_unsynced(&self.dir).map_err(no_space("create", &self.dir, 0))?;
+            self.dir_is_new = true;
         }
         let slot = self.disk.create(base, self.dir.join(format!("{base:020}")), self.file_size)?;
         self.names_changed = true;
@@ -383,11 +393,14 @@ impl Run {
                 files.push(Arc::clone(slot));
             }
         }
-        SyncPoint {
-            files,
-            dir: mem::take(&mut self.names_changed).then(|| self.dir.clone()),
-            upto: self.written,
-        }
+        // A new directory is a name in its topic's, that may be one in the kind's, and that in the root.
+        let levels = match (mem::take(&mut self.names_changed), mem::take(&mut self.dir_is_new)) {
+            (_, true) => 4,
+            (true, false) => 1,
+            (false, false) => 0,
+        };
+        let dirs = self.dir.ancestors().take(levels).map(Path::to_path_buf).collect();
+        SyncPoint { files, dirs, upto: self.written }
     }
 
     /// Takes note that a sync point was reached.
@@ -397,7 +410,8 @@ impl Run {
 
     /// Takes note that it was not.
     pub(super) fn missed(&mut self, point: SyncPoint) {
-        self.names_changed |= point.dir.is_some();
+        self.names_changed |= !point.dirs.is_empty();
+        self.dir_is_new |= point.dirs.len() > 1;
         for slot in point.files {
             self.touch(slot);
         }
@@ -407,7 +421,7 @@ impl Run {
     pub(super) fn destroy(&mut self) -> Result<()> {
         self.remove_strays()?;
         self.restart(0)?;
-        self.names_changed = false;
+        (self.names_changed, self.dir_is_new) = (false, false);
         self.disk.vfs.remove_dir(&self.dir).map_err(Error::io("remove", &self.dir))
     }
 }

@@ -26,7 +26,7 @@ use crate::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, TagsCod
 
 pub(crate) use queue::Queue;
 pub use search::Boundary;
-pub(crate) use table::{QueueFlush, QueueTable};
+pub(crate) use table::QueueTable;
 
 /// Which queue.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

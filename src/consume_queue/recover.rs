@@ -121,20 +121,6 @@ impl Queue {
         Ok(())
     }
 
-    /// Drops the entries whose record reaches beyond `end` of the log.
-    pub(crate) fn truncate_from_physical(&self, end: PhysicalOffset) -> Result<()> {
-        let mut state = self.lock();
-        let mut keep = state.end();
-        while keep > state.first() {
-            let unit = state.unit(keep - 1)?;
-            if unit.is_filler() || (unit.offset < end && unit.end() <= end) {
-                break;
-            }
-            keep -= 1;
-        }
-        self.cut_to(&mut state, keep)
-    }
-
     /// Drops the entries from `end` on.
     pub(crate) fn truncate_to(&self, end: QueueOffset) -> Result<()> {
         let mut state = self.lock();

@@ -1,10 +1,10 @@
 //! All queues of a store: found by topic and number, written out and synced together.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     hash::{BuildHasherDefault, Hasher},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use super::{
     Queue, QueueKey, QueueKind,
     ext::Ext,
     files::{Run, SyncPoint},
-    mapping::Disk,
+    mapping::{Disk, Slot},
     queue::{State, Waiting},
 };
 use crate::{
@@ -212,20 +212,6 @@ impl QueueTable {
         all
     }
 
-    /// The numbers of a topic's queues, ascending.
-    pub(crate) fn ids(&self, topic: &str) -> Vec<QueueId> {
-        self.topics
-            .read()
-            .get(topic)
-            .map(|queues| queues.iter().map(|q| q.key().id).collect())
-            .unwrap_or_default()
-    }
-
-    /// How many topics begin with `prefix`; `%LMQ%` queues have a limit.
-    pub(crate) fn count_topics(&self, prefix: &str) -> usize {
-        self.topics.read().keys().filter(|topic| topic.starts_with(prefix)).count()
-    }
-
     /// Recovers every queue.
     pub(crate) fn recover(&self) -> Result<()> {
         self.queues().iter().try_for_each(|queue| queue.recover())
@@ -250,21 +236,10 @@ impl QueueTable {
         Ok(())
     }
 
-    /// Removes every queue with its files.
-    pub(crate) fn remove_all(&self) -> Result<()> {
-        let topics: Vec<_> = self.topics.read().keys().cloned().collect();
-        topics.iter().try_for_each(|topic| self.remove_topic(topic))
-    }
-
-    /// The greatest log offset that any queue reaches.
-    pub(crate) fn max_physical(&self) -> PhysicalOffset {
-        let topics = self.topics.read();
-        topics.values().flatten().map(|queue| queue.max_physical()).max().unwrap_or_default()
-    }
-
     /// Bytes of entries that wait in memory.
+    #[cfg(test)]
     pub(crate) fn pending_bytes(&self) -> usize {
-        self.waiting.bytes.load(Ordering::Relaxed)
+        self.waiting.bytes.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Writes every waiting entry through its file. After an error the queues that were not written still wait.
@@ -317,7 +292,13 @@ impl QueueTable {
             let root = &self.places.root;
             self.places.disk.vfs.sync_all(root).map_err(Error::io("sync", root))
         } else {
-            points().try_for_each(|point| self.reach(point))
+            let dirs: BTreeSet<_> = points().flat_map(|point| &point.dirs).collect();
+            let files = points().flat_map(|point| &point.files);
+            // Innermost directories first: a name that is durable leads to something.
+            files
+                .map(|slot| self.sync_file(slot))
+                .chain(dirs.iter().rev().map(|dir| self.sync_dir(dir)))
+                .collect()
         };
         for (queue, points) in due {
             queue.synced(points, outcome.is_ok());
@@ -325,18 +306,25 @@ impl QueueTable {
         outcome.map(|()| files)
     }
 
-    fn reach(&self, point: &SyncPoint) -> Result<()> {
-        for slot in &point.files {
-            let table = self.places.disk.table(slot)?;
-            table.backing().sync(0..table.len()).map_err(Error::io("sync", &slot.path))?;
+    fn sync_file(&self, slot: &Arc<Slot>) -> Result<()> {
+        match self.places.disk.table(slot) {
+            Ok(table) => table.backing().sync(0..table.len()).map_err(Error::io("sync", &slot.path)),
+            // Retention or the removal of a topic came first.
+            Err(_) if !self.exists(&slot.path)? => Ok(()),
+            Err(error) => Err(error),
         }
-        match &point.dir {
-            // A directory that was never made, or that a removed topic had.
-            Some(dir) if self.places.disk.vfs.stat(dir).map_err(Error::io("look at", dir))?.is_some() => {
-                self.places.disk.vfs.sync_dir(dir).map_err(Error::io("sync", dir))
-            }
-            _ => Ok(()),
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        if self.exists(dir)? {
+            self.places.disk.vfs.sync_dir(dir).map_err(Error::io("sync", dir))
+        } else {
+            Ok(())
         }
+    }
+
+    fn exists(&self, path: &Path) -> Result<bool> {
+        self.places.disk.vfs.stat(path).map(|entry| entry.is_some()).map_err(Error::io("look at", path))
     }
 
     /// Files of queues that are mapped now.

@@ -200,6 +200,7 @@ impl IndexSet {
     }
 
     /// The last record in the index.
+    #[cfg(test)]
     pub(crate) fn end_offset(&self) -> Option<PhysicalOffset> {
         self.state.read().end.map(|(end, _)| end)
     }

@@ -160,6 +160,10 @@ impl Vfs for FaultyVfs {
         self.inner.create_dir_all(dir)
     }
 
+    fn create_dirs_unsynced(&self, dir: &Path) -> io::Result<()> {
+        self.inner.create_dirs_unsynced(dir)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         self.inner.list(dir)
     }

@@ -113,6 +113,13 @@ pub trait Vfs: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// What the system says.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// Makes a directory and its parents without syncing any, for callers that make thousands and sync them together.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn create_dirs_unsynced(&self, dir: &Path) -> io::Result<()> {
+        self.create_dir_all(dir)
+    }
     /// The names in a directory, sorted; an absent directory is empty.
     ///
     /// # Errors

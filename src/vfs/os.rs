@@ -204,6 +204,10 @@ impl Vfs for OsVfs {
         if fs::metadata(dir)?.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) }
     }
 
+    fn create_dirs_unsynced(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         let Some(names) = none_if_absent(fs::read_dir(dir))? else { return Ok(Vec::new()) };
         let mut entries = Vec::new();

@@ -1,11 +1,17 @@
 //! Tests of the queues as a whole, over real files.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{io::ErrorKind, path::Path, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 
-use super::*;
-use crate::{config::Config, vfs::OsVfs};
+use super::{table::QueueFlush, *};
+use crate::{
+    config::Config,
+    vfs::{
+        OsVfs,
+        faulty::{Call, FaultyVfs},
+    },
+};
 
 mod golden;
 mod model;
@@ -144,7 +150,7 @@ fn a_new_queue_costs_no_file_and_many_share_few_mappings() {
     again.recover().unwrap();
     assert!(again.mapped_files() <= 4);
     assert_eq!(again.queues().len(), 40);
-    assert_eq!(again.max_physical(), PhysicalOffset(120));
+    assert!(again.queues().iter().all(|queue| queue.max_physical() == PhysicalOffset(120)));
 }
 
 #[test]
@@ -208,14 +214,14 @@ fn cutting_the_log_cuts_the_queue() {
     fill(&queue, 0..17);
     table.write_out().unwrap();
     fill(&queue, 17..19);
-    queue.truncate_from_physical(PhysicalOffset(185)).unwrap();
+    queue.truncate_to(QueueOffset(18)).unwrap();
     assert_eq!(limits(&queue), (0, 18, 180));
-    queue.truncate_from_physical(PhysicalOffset(70)).unwrap();
+    queue.truncate_to(QueueOffset(7)).unwrap();
     assert_eq!(limits(&queue), (0, 7, 70));
     assert_eq!(table.pending_bytes(), 0);
     assert_eq!(std::fs::read(file(&dir, 100)).unwrap()[40..], [0; 60]);
     assert!(!file(&dir, 200).exists());
-    queue.truncate_from_physical(PhysicalOffset(0)).unwrap();
+    queue.truncate_to(QueueOffset(0)).unwrap();
     assert_eq!((limits(&queue), offsets(&queue)), ((0, 0, 0), vec![]));
     fill(&queue, 0..2);
     assert_eq!(offsets(&queue), [0, 1]);
@@ -304,8 +310,9 @@ fn ext_units_cross_files_and_survive_recovery_and_loss() {
     let config = config(dir.path()).consume_queue_ext(true).consume_queue_ext_file_size(64u64);
     let table = open(&config);
     let queue = queue(&table);
+    let bitmap = |q: i64| vec![7; usize::try_from(q).unwrap()];
     for q in 0..9 {
-        let bitmap = vec![q as u8; q as usize];
+        let bitmap = bitmap(q);
         let record = Dispatch { bitmap: (q > 0).then_some(&bitmap), ..record(q) };
         assert_eq!(queue.append(&record).unwrap(), Appended::Done);
     }
@@ -314,7 +321,7 @@ fn ext_units_cross_files_and_survive_recovery_and_loss() {
             let unit = queue.get(QueueOffset(q)).unwrap().unwrap();
             let ext = unit.ext.expect("an ext unit");
             assert_eq!((unit.tags_code, ext.store_timestamp), (TagsCode(-q), StoreTimestamp(1000 + q)));
-            assert_eq!(ext.bitmap, vec![q as u8; q as usize]);
+            assert_eq!(ext.bitmap, bitmap(q));
         }
     };
     check(&queue, 9);
@@ -325,7 +332,7 @@ fn ext_units_cross_files_and_survive_recovery_and_loss() {
     let queue = table.get("t", QueueId(0)).unwrap();
     check(&queue, 9);
     queue.truncate_to(QueueOffset(5)).unwrap();
-    assert_eq!(queue.append(&Dispatch { bitmap: Some(&[5; 5]), ..record(5) }).unwrap(), Appended::Done);
+    assert_eq!(queue.append(&Dispatch { bitmap: Some(&[7; 5]), ..record(5) }).unwrap(), Appended::Done);
     check(&queue, 6);
     table.write_out().unwrap();
     drop((queue, table));
@@ -346,7 +353,7 @@ fn a_batch_entry_stands_for_all_its_messages() {
     let queue = table.get_or_create(&name("t"), QueueId(0), QueueKind::Batch);
     let mut base = 0;
     for i in 0..12 {
-        let num = 1 + (i % 3) as i16;
+        let num = [1, 2, 3][usize::try_from(i % 3).unwrap()];
         let record = Dispatch { queue_offset: QueueOffset(base), batch_num: num, ..record(i) };
         assert_eq!(
             queue.append(&Dispatch { queue_offset: QueueOffset(base), ..record }).unwrap(),
@@ -379,4 +386,67 @@ fn an_empty_queue_answers_a_search_with_its_limits() {
             assert_eq!(queue.search_by_time(StoreTimestamp(5), boundary, |_| None).unwrap(), QueueOffset(0));
         }
     }
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_the_entries_wait() {
+    let dir = TempDir::new().unwrap();
+    let vfs = FaultyVfs::default();
+    let table = QueueTable::load(Arc::new(vfs.clone()), &config(dir.path())).unwrap();
+    let queue = queue(&table);
+    let other = table.get_or_create(&name("t"), QueueId(1), QueueKind::Simple);
+    fill(&queue, 0..12);
+    fill(&other, 7..9);
+    for (call, good) in [(Call::Create, 0), (Call::Write, 0), (Call::Write, 1), (Call::Create, 0)] {
+        vfs.faults.fail(call, good, u64::MAX, ErrorKind::StorageFull);
+        let error = table.write_out().unwrap_err();
+        assert!(matches!(error, crate::Error::NoSpace { .. }), "{error}");
+        vfs.faults.heal();
+        assert_eq!((offsets(&queue), offsets(&other)), ((0..12).collect(), vec![7, 8]));
+    }
+    table.write_out().unwrap();
+    assert_eq!(table.pending_bytes(), 0);
+    let table = open(&config(dir.path()));
+    table.recover().unwrap();
+    let at = |id| limits(&table.get("t", QueueId(id)).unwrap());
+    assert_eq!((at(0), at(1)), ((0, 12, 120), (7, 9, 90)));
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_called_durable_again() {
+    for queues in [1, 40] {
+        let dir = TempDir::new().unwrap();
+        let vfs = FaultyVfs::default();
+        let table = QueueTable::load(Arc::new(vfs.clone()), &config(dir.path())).unwrap();
+        for id in 0..queues {
+            fill(&table.get_or_create(&name("t"), QueueId(id), QueueKind::Simple), 0..3);
+        }
+        vfs.faults.fail(Call::Sync, 0, 1, ErrorKind::Other);
+        assert!(table.flush_step(Duration::ZERO, true).is_err());
+        // The system says that all is well from here on; it is not.
+        let again = table.flush_step(Duration::from_secs(100), true);
+        assert!(matches!(again, Err(crate::Error::Poisoned { .. })));
+        assert_eq!(vfs.faults.made(Call::Sync), 1, "many files are one sync");
+    }
+}
+
+#[test]
+fn a_stale_entry_behind_the_end_does_not_come_back() {
+    let dir = TempDir::new().unwrap();
+    let config = config(dir.path()).consume_queue_file_size(200_000u64);
+    let table = open(&config);
+    fill(&queue(&table), 0..9_000);
+    table.write_out().unwrap();
+    drop(table);
+    // A hole so long that recovery does not see what lies behind it.
+    let mut bytes = std::fs::read(file(&dir, 0)).unwrap();
+    bytes[20 * 10..20 * 8_000].fill(0);
+    std::fs::write(file(&dir, 0), &bytes).unwrap();
+    let table = open(&config);
+    table.recover().unwrap();
+    fill(&queue(&table), 10..8_000);
+    table.write_out().unwrap();
+    let table = open(&config);
+    table.recover().unwrap();
+    assert_eq!(limits(&queue(&table)), (0, 8_000, 80_000));
 }

@@ -3,9 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-
-#[path = "../../../tests/support/archive.rs"]
-mod archive;
+use crate::golden_stores as archive;
 
 fn config_of(golden: &archive::Golden) -> Config {
     let mut config = Config::new(golden.store_dir());

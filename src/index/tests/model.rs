@@ -80,7 +80,7 @@ proptest! {
                     prop_assert!(gone == 0 || gone < before);
                     // Files hold nine keys each, but for the last and after a cut: count what is left.
                     let left: u32 = index.files().iter().map(|file| file.index_count - 1).sum();
-                    all.drain(..all.len() - left as usize);
+                    all.drain(..all.len() - usize::try_from(left).unwrap());
                 }
                 Step::Reopen => index = open(&config),
                 Step::Damage(file, at, xor) => {
