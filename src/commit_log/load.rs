@@ -7,6 +7,7 @@
 //! segments from the last one back, zero the rest of the last, sync what is kept. Opening again comes to the same.
 
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -101,6 +102,13 @@ impl Loaded {
         self.files.last().map_or(PhysicalOffset::ZERO, Segment::end)
     }
 
+    /// For each file, the position behind which only zeros follow: what was reserved and never written need not be
+    /// read to know.
+    #[must_use]
+    pub fn data_ends(&self) -> Vec<usize> {
+        self.files.iter().map(|file| data_end(&file.region, 0)).collect()
+    }
+
     /// Says how the next pass will read; a hint.
     pub fn advise(&self, advice: Advice) {
         for file in &self.files {
@@ -130,12 +138,11 @@ impl Loaded {
         for Segment { base, path, region } in std::mem::take(&mut self.files) {
             if end.since(base) < size {
                 let from = usize::try_from(end.since(base)).unwrap_or(self.size);
-                let rest = region.bytes().get(from..).unwrap_or_default();
-                let dirty = dirty_pages(rest);
+                let dirty = dirty_pages(&region, from);
                 let backing = owned(region, &path)?;
                 for page in dirty {
                     backing
-                        .write(from + page.start, &[0; PAGE][..page.len()])
+                        .write(page.start, &ZEROS[..page.len()])
                         .map_err(Error::io("zero the tail of", &path))?;
                 }
                 kept.push((base, path, backing));
@@ -165,7 +172,7 @@ impl Loaded {
         let mut quarantine = Quarantine::new(&*self.vfs, self.config.path("quarantine"));
         for file in self.files.iter().filter(|file| file.end() > end) {
             let from = usize::try_from(end.since(file.base)).unwrap_or(self.size);
-            let cut = file.region.bytes().get(from..).unwrap_or_default();
+            let cut = file.region.bytes().get(from..data_end(&file.region, from)).unwrap_or_default();
             quarantine.keep(file.base.plus(from), cut, &file.path, clock.now())?;
         }
         quarantine.finish()
@@ -230,12 +237,20 @@ fn run(
     (Segments::new(size, segments), open)
 }
 
-/// The pages of `bytes` that hold anything but zeros.
-fn dirty_pages(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
+/// Behind the last byte from `from` on that may be anything but zero.
+fn data_end(region: &Region, from: usize) -> usize {
+    region.data_from(from).last().map_or(from, |range| range.end)
+}
+
+/// The ranges of a page at most, from `from` on, that hold anything but zeros.
+fn dirty_pages(region: &Region, from: usize) -> Vec<Range<usize>> {
     let mut dirty = Vec::new();
-    for (i, page) in bytes.chunks(PAGE).enumerate() {
-        if page != &ZEROS[..page.len()] {
-            dirty.push(i * PAGE..i * PAGE + page.len());
+    for data in region.data_from(from) {
+        for at in data.clone().step_by(PAGE) {
+            let page = at..data.end.min(at + PAGE);
+            if region.bytes()[page.clone()] != ZEROS[..page.len()] {
+                dirty.push(page);
+            }
         }
     }
     dirty

@@ -132,7 +132,8 @@ impl Parts<'_> {
     ) -> Result<(PhysicalOffset, StoreTimestamp)> {
         self.log.advise(Advice::Sequential);
         let projection = Projection::new(self.config);
-        let mut scan = Scan::new(self.log.segments().collect(), Checks::new(self.config), from);
+        let mut scan =
+            Scan::new(self.log.segments().collect(), self.log.data_ends(), Checks::new(self.config), from);
         let mut queues = QueueRepair::new(self.table, from, self.log.segment_size());
         let mut index = self
             .config

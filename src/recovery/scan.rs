@@ -65,14 +65,18 @@ pub(super) struct Scan<'a> {
     at: usize,
     /// Behind what was accepted.
     end: PhysicalOffset,
+    /// For each segment, the position behind which only zeros follow.
+    data_ends: Vec<usize>,
     /// Bytes that may still be spent on trials.
     trials: u64,
 }
 
 impl<'a> Scan<'a> {
-    /// A pass over `segments` from `from` on, where a record, a blank or the end of the log is.
+    /// A pass over `segments` from `from` on, where a record, a blank or the end of the log is. `data_ends` says for
+    /// each segment behind which position only zeros follow: a search does not read them.
     pub(super) fn new(
         segments: Vec<(PhysicalOffset, &'a [u8])>,
+        data_ends: Vec<usize>,
         checks: Checks,
         from: PhysicalOffset,
     ) -> Self {
@@ -80,7 +84,7 @@ impl<'a> Scan<'a> {
         let at =
             segments.get(number).and_then(|(base, _)| usize::try_from(from.since(*base)).ok()).unwrap_or(0);
         let bytes: u64 = segments.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        Self { segments, checks, number, at, end: from, trials: bytes.saturating_mul(TRIALS) }
+        Self { segments, checks, number, at, end: from, data_ends, trials: bytes.saturating_mul(TRIALS) }
     }
 
     /// The next record, damage or the end.
@@ -191,9 +195,10 @@ impl<'a> Scan<'a> {
     /// The first record of a segment at or behind `from`, found by its magic and its own physical offset.
     fn search(&mut self, number: usize, from: usize, stale: Stale<'_>, dirty: &mut bool) -> Option<usize> {
         let &(base, bytes) = self.segments.get(number)?;
+        let data_end = self.data_ends.get(number).copied().unwrap_or(bytes.len()).min(bytes.len());
         let mut block = from;
-        while block < bytes.len() {
-            let end = bytes.len().min((block / BLOCK + 1) * BLOCK);
+        while block < data_end {
+            let end = data_end.min((block / BLOCK + 1) * BLOCK);
             if bytes[block..end].iter().fold(0, |all, byte| all | byte) != 0 {
                 *dirty = true;
                 let found = self.search_block(number, base, bytes, block..end, stale);

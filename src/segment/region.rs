@@ -124,6 +124,16 @@ impl Region {
         self.backing.reserve(range)
     }
 
+    /// The ranges from `at` on that may hold anything but zeros.
+    pub fn data_from(&self, at: usize) -> impl Iterator<Item = Range<usize>> {
+        let mut next = at;
+        std::iter::from_fn(move || {
+            let range = self.backing.data_from(next)?;
+            next = range.end;
+            Some(range)
+        })
+    }
+
     /// Says how the mapping will be read; a hint.
     pub fn advise(&self, advice: Advice) {
         self.backing.advise(advice);

@@ -150,6 +150,10 @@ impl Backing for FaultyBacking {
         self.inner.reserve(range)
     }
 
+    fn data_from(&self, at: usize) -> Option<Range<usize>> {
+        self.inner.data_from(at)
+    }
+
     fn advise(&self, advice: Advice) {
         self.inner.advise(advice);
     }

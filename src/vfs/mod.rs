@@ -99,6 +99,11 @@ pub trait Backing: Send + Sync + fmt::Debug {
     /// # Errors
     /// What the system says, out of space above all; the file is as before, but for space claimed in part.
     fn reserve(&self, range: Range<usize>) -> io::Result<()>;
+    /// The first range from `at` on that may hold anything but zeros; `None` when only zeros follow. Spares reading
+    /// what was reserved and never written. The default knows nothing and names the whole rest.
+    fn data_from(&self, at: usize) -> Option<Range<usize>> {
+        (at < self.len()).then(|| at..self.len())
+    }
     /// Says how the mapping will be read; a hint.
     fn advise(&self, advice: Advice);
 }

@@ -108,6 +108,19 @@ impl Backing for OsBacking {
         claim(&self.file, range.start as u64, range.len() as u64)
     }
 
+    fn data_from(&self, at: usize) -> Option<Range<usize>> {
+        if at >= self.len {
+            return None;
+        }
+        let start = match seek(&self.file, at, libc::SEEK_DATA) {
+            Ok(start) => start,
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return None,
+            Err(_) => return Some(at..self.len),
+        };
+        let end = seek(&self.file, start, libc::SEEK_HOLE).unwrap_or(self.len).min(self.len);
+        (start < end).then_some(start..end)
+    }
+
     fn advise(&self, advice: Advice) {
         let advice = match advice {
             Advice::Random => memmap2::Advice::Random,
@@ -117,6 +130,14 @@ impl Backing for OsBacking {
         // A hint: without it reads are slower and nothing else.
         let _ = self.map.advise(advice);
     }
+}
+
+/// Where data or a hole begins. Moves the descriptor's position, which nothing here depends on.
+fn seek(file: &File, at: usize, whence: libc::c_int) -> io::Result<usize> {
+    let at = libc::off64_t::try_from(at).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    // SAFETY: takes a descriptor that `file` keeps open and two numbers; touches no memory of ours.
+    let found = unsafe { libc::lseek64(file.as_raw_fd(), at, whence) };
+    usize::try_from(found).map_err(|_| io::Error::last_os_error())
 }
 
 /// Claims blocks without changing the file's length.

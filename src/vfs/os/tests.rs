@@ -23,6 +23,25 @@ fn a_new_file_has_all_its_blocks_before_it_is_mapped() {
 }
 
 #[test]
+fn what_was_reserved_and_never_written_needs_no_reading() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = OsVfs.create(&dir.path().join("f"), 4 << 20, Reserve::All).unwrap();
+    made.write((1 << 20) + 5, b"one").unwrap();
+    made.write((2 << 20) + 5, b"two").unwrap();
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(range) = made.data_from(at) {
+        assert!(range.start >= at && range.end > range.start && range.end <= 4 << 20);
+        at = range.end;
+        found.push(range);
+    }
+    for place in [(1 << 20) + 5, (2 << 20) + 7] {
+        assert!(found.iter().any(|range| range.contains(&place)), "{place} is in none of {found:?}");
+    }
+    assert_eq!(made.data_from(4 << 20), None);
+}
+
+#[test]
 fn a_creation_that_cannot_get_its_space_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("segment");
