@@ -1,5 +1,6 @@
 //! The name server as its clients and brokers see it, over loopback.
 #![cfg(feature = "broker")]
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 use std::{sync::Arc, time::Duration};
 
