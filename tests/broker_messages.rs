@@ -420,6 +420,25 @@ async fn delayed_messages_and_offsets_survive_a_restart() {
     broker.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_are_not_in_memory_are_read_aside() {
+    let broker = Fixture::start(|config| config.in_memory_percent = 0).await;
+    let client = broker.client().await;
+    for n in 0..40 {
+        let body = format!("b{n}");
+        call(&client, send(request::SEND_MESSAGE_V2, "T_COLD", 0, body.as_bytes(), "TAGS\x01A\x02")).await;
+    }
+    pull_until(&client, "T_COLD", 0, 32).await;
+    let rest = records(&call(&client, Pull::new("G_COLD", "T_COLD", 0, 32).command()).await);
+    assert_eq!(
+        rest.iter().map(|r| r.body.clone()).collect::<Vec<_>>(),
+        (32..40).map(|n| format!("b{n}").into_bytes()).collect::<Vec<_>>()
+    );
+    let end = call(&client, Pull::new("G_COLD", "T_COLD", 0, 40).command()).await;
+    assert_eq!(end.code, response::PULL_NOT_FOUND);
+    broker.stop().await;
+}
+
 /// A consumer gives back the record at `offset`.
 fn send_back(group: &str, topic: &str, offset: i64, level: i32, max: i32) -> Command {
     Command::request(request::CONSUMER_SEND_MSG_BACK)

@@ -131,6 +131,8 @@ pub struct Broker {
     pub(crate) clients: Clients,
     pub(crate) register: Register,
     pub(crate) hold: PullHold,
+    /// Bytes behind the log's end that are taken to be in memory.
+    pub(crate) hot_bytes: u64,
     pub(crate) locks: Locks,
     pub(crate) schedule: Schedule,
     pub(crate) rates: Rates,
@@ -344,6 +346,7 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
     let State { topics, groups, offsets, schedule } = load_state(&config, &vfs, &store, boot_time)?;
     let ip = config.address();
     let store_host = ip.parse().unwrap_or(SocketAddr::new(config.bind, config.port));
+    let hot_bytes = pull::hot_bytes(&*vfs, config.in_memory_percent);
     Ok(Broker {
         store,
         clock,
@@ -357,6 +360,7 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
         clients: Clients::default(),
         register: Register::new(config.name_servers.clone()),
         hold: pull::new_hold(),
+        hot_bytes,
         locks: Locks::new(),
         schedule,
         rates: Rates::default(),

@@ -6,6 +6,7 @@
 //! exactly once: by [`serve`], or by whoever takes it out of the hold.
 
 use std::{
+    path::Path,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -27,6 +28,7 @@ use crate::{
     },
     store::{GetRequest, GetResult},
     types::{QueueOffset, TagsCode},
+    vfs::Vfs,
 };
 
 /// The codes that this file answers.
@@ -37,8 +39,8 @@ pub(super) const ROUTES: &[(i32, Route)] =
 const MAX_HELD: usize = 100_000;
 /// How often the hold is looked at for pulls whose time is up.
 const TICK: Duration = Duration::from_millis(100);
-/// Bytes behind the log's end that are taken to be in memory.
-const HOT_BYTES: u64 = 128 << 20;
+/// Memory that is reckoned with when the system does not tell its own.
+const SOME_MEMORY: u64 = 1 << 30;
 const PAGE: usize = 4_096;
 /// The longest wait that a client may ask for.
 const MAX_SUSPEND_MS: u64 = 600_000;
@@ -140,6 +142,18 @@ fn serve(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
     broker.runtime.clone().spawn_blocking(move || answer(&broker, &conn, cmd, true, Pages::Cold));
 }
 
+/// Bytes behind the log's end that are taken to be in memory: `percent` of all memory.
+pub(crate) fn hot_bytes(vfs: &dyn Vfs, percent: u64) -> u64 {
+    let text = vfs.read(Path::new("/proc/meminfo"), 1 << 16).ok().flatten().unwrap_or_default();
+    memory_total(&String::from_utf8_lossy(&text)).unwrap_or(SOME_MEMORY) / 100 * percent
+}
+
+fn memory_total(meminfo: &str) -> Option<u64> {
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1_024)
+}
+
 /// Whether the bytes that a pull asks for are probably in memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pages {
@@ -158,7 +172,7 @@ fn is_cold(broker: &Broker, cmd: &Command) -> bool {
         return false;
     }
     let first = broker.store.entries(queue, offset, 1).unwrap_or_default();
-    first.first().is_some_and(|entry| broker.store.status().max_offset.since(entry.offset) > HOT_BYTES)
+    first.first().is_some_and(|entry| broker.store.status().max_offset.since(entry.offset) > broker.hot_bytes)
 }
 
 /// Answers a pull, or holds it when it `may_wait`.
@@ -459,5 +473,42 @@ async fn tick(broker: Weak<Broker>) {
             }));
         }
         answer_woken(&broker, woken);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_that_the_system_has_is_read_or_guessed() {
+        let meminfo = "MemTotal:       16384256 kB\nMemFree:         9346256 kB\n";
+        assert_eq!(memory_total(meminfo), Some(16_384_256 * 1_024));
+        assert_eq!(memory_total("MemTotal: lots"), None);
+        assert_eq!(memory_total(""), None);
+    }
+
+    #[test]
+    fn a_pull_without_optional_fields_is_read_and_one_without_the_others_is_not() {
+        let needed = [
+            ("consumerGroup", "g"),
+            ("topic", "t"),
+            ("queueId", "1"),
+            ("queueOffset", "7"),
+            ("maxMsgNums", "-1"),
+            ("sysFlag", "6"),
+        ];
+        let command = needed
+            .iter()
+            .fold(Command::request(request::PULL_MESSAGE), |cmd, (name, value)| cmd.with_field(name, value));
+        let header = Header::read(&command).unwrap();
+        assert_eq!((header.queue_id, header.offset, header.max_messages), (1, 7, 1));
+        assert_eq!((header.commit_offset, header.suspend_ms, header.expression_type), (-1, 0, "TAG"));
+        assert!(header.has(flag::SUSPEND) && header.has(flag::SUBSCRIPTION) && !header.has(flag::COMMIT));
+        for (name, _) in needed {
+            let mut lacking = command.clone();
+            lacking.fields.remove(name);
+            assert!(Header::read(&lacking).is_err(), "{name}");
+        }
     }
 }

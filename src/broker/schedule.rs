@@ -448,3 +448,53 @@ fn read_table(json: &Json) -> Result<Table, String> {
     let version = DataVersion::from_json(json.get("dataVersion")).unwrap_or_default();
     Ok(Table { durable: offsets.clone(), offsets, pending: VecDeque::new(), version })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::OsVfs;
+
+    fn schedule(dir: &std::path::Path) -> Schedule {
+        let file = ConfigFile::new(Arc::new(OsVfs), dir, "delayOffset.json").unwrap();
+        Schedule::load(file, vec![1_000, 5_000], StoreTimestamp(7)).unwrap()
+    }
+
+    #[test]
+    fn an_offset_reaches_the_file_only_after_the_copies_before_it_are_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = schedule(dir.path());
+        first.advance(1, 3, PhysicalOffset(100), StoreTimestamp(8));
+        first.advance(2, 9, PhysicalOffset(150), StoreTimestamp(8));
+        first.advance(1, 5, PhysicalOffset(200), StoreTimestamp(8));
+        assert_eq!((first.offset(1), first.offset(2)), (5, 9));
+        for (durable, level1, level2) in [(99, 0, 0), (150, 3, 9), (199, 3, 9), (200, 5, 9)] {
+            first.save(PhysicalOffset(durable)).unwrap();
+            let again = schedule(dir.path());
+            assert_eq!((again.offset(1), again.offset(2)), (level1, level2), "durable to {durable}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_java_wrote_is_read_and_its_levels_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "{\n\t\"dataVersion\":{\n\t\t\"counter\":2,\n\t\t\"stateVersion\":0,\n\t\t\"timestamp\":1795240246000\n\t},\n\t\"offsetTable\":{1:4,18:2\n\t}\n}";
+        std::fs::write(dir.path().join("delayOffset.json"), text).unwrap();
+        let schedule = schedule(dir.path());
+        assert_eq!((schedule.offset(1), schedule.offset(2), schedule.offset(18)), (4, 0, 2));
+        schedule.advance(1, 5, PhysicalOffset::ZERO, StoreTimestamp(8));
+        schedule.save(PhysicalOffset::ZERO).unwrap();
+        let saved = std::fs::read_to_string(dir.path().join("delayOffset.json")).unwrap();
+        assert!(saved.contains("1:5") && saved.contains("18:2"), "{saved}");
+    }
+
+    #[test]
+    fn what_is_due_passes_and_nothing_behind_what_is_not() {
+        let passes = |due: &Due, at: i64| due.by_queue_entry(TagsCode(at), None);
+        let due = Due::new(StoreTimestamp(1_000), 500);
+        assert!(passes(&due, 900) && passes(&due, 1_000));
+        assert!(passes(&due, 1_501), "later than the level can make it: the clock was set back");
+        assert_eq!(due.wait(), TURN);
+        assert!(!passes(&due, 1_040) && !passes(&due, 900), "order is kept");
+        assert_eq!(due.wait(), Duration::from_millis(40));
+    }
+}

@@ -61,7 +61,7 @@ impl Fixture {
 }
 
 /// A port that is free together with the second port of a broker, two below.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     // Below the range that the system gives out by itself; apart for each process and each call.

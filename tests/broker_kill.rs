@@ -1,0 +1,161 @@
+//! `reput broker` killed with SIGKILL and started again: nothing that was acknowledged is lost, nothing is given twice
+//! that was not, delayed messages still come, and consumers go on where they were.
+#![cfg(all(feature = "broker", unix))]
+
+mod loopback;
+
+use std::{
+    process::{Child, Command as Process, Stdio},
+    time::{Duration, Instant},
+};
+
+use loopback::{Got, Pull, free_port, records, send};
+use reput::remoting::{
+    Client, Command,
+    codes::{request, response},
+};
+
+const WAIT: Duration = Duration::from_secs(20);
+
+/// The broker as a process of its own.
+struct Killable {
+    child: Child,
+    port: u16,
+}
+
+impl Killable {
+    fn start(dir: &std::path::Path, port: u16, more: &[&str]) -> Self {
+        let mut process = Process::new(env!("CARGO_BIN_EXE_reput"));
+        process.arg("broker").arg("--store").arg(dir).args(["-n", "127.0.0.1:1"]);
+        let small = ["mappedFileSizeCommitLog=16777216", "maxHashSlotNum=1000", "maxIndexNum=4000"];
+        for pair in [format!("listenPort={port}").as_str()].iter().chain(&small).chain(more) {
+            process.arg("--set").arg(pair);
+        }
+        let child = process.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        Self { child, port }
+    }
+
+    async fn client(&self) -> Client {
+        let end = Instant::now() + WAIT;
+        loop {
+            match Client::connect(("127.0.0.1", self.port)).await {
+                Ok(client) => return client,
+                Err(error) => assert!(Instant::now() < end, "not up: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Killable {
+    fn drop(&mut self) {
+        // Gone already when the test killed it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn call(client: &Client, command: Command) -> Command {
+    client.call(command, WAIT).await.unwrap()
+}
+
+async fn read_all(client: &Client, topic: &str) -> Vec<Got> {
+    let mut got: Vec<Got> = Vec::new();
+    loop {
+        let next = i64::try_from(got.len()).unwrap();
+        let answer = call(client, Pull::new("G_KILL", topic, 0, next).command()).await;
+        let more = records(&answer);
+        if more.is_empty() {
+            assert_eq!(answer.code, response::PULL_NOT_FOUND, "{answer:?}");
+            return got;
+        }
+        got.extend(more);
+    }
+}
+
+async fn kill_while_sending(more: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let broker = Killable::start(dir.path(), port, more);
+    let client = broker.client().await;
+    let delayed = send(request::SEND_MESSAGE_V2, "T_LATER", 0, b"later", "DELAY\x011\x02");
+    assert_eq!(call(&client, delayed).await.code, response::SUCCESS);
+    let calls: Vec<_> = (0..2_000)
+        .map(|n| {
+            let body = format!("b{n}");
+            client.connection().call(send(request::SEND_MESSAGE_V2, "T_KILL", 0, body.as_bytes(), ""), WAIT)
+        })
+        .collect();
+    let mut acknowledged = 0;
+    let mut broker = Some(broker);
+    for (n, call) in calls.into_iter().enumerate() {
+        match call.await {
+            Ok(answer) if answer.code == response::SUCCESS => acknowledged = n + 1,
+            _ => break,
+        }
+        if n == 700 {
+            let commit = Pull::new("G_KILL", "T_KILL", 0, 0).commit(0).command();
+            client.connection().send(commit);
+            broker.take().unwrap().kill();
+        }
+    }
+    assert!(acknowledged > 700, "{acknowledged}");
+
+    let broker = Killable::start(dir.path(), port, more);
+    let client = broker.client().await;
+    let got = read_all(&client, "T_KILL").await;
+    assert!(got.len() >= acknowledged, "{} of {acknowledged} acknowledged messages are there", got.len());
+    for (n, record) in got.iter().enumerate() {
+        assert_eq!((record.body.clone(), record.queue_offset), (format!("b{n}").into_bytes(), n as i64));
+    }
+    let end = Instant::now() + WAIT;
+    while read_all(&client, "T_LATER").await.is_empty() {
+        assert!(Instant::now() < end, "the delayed message was lost");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let next = call(&client, send(request::SEND_MESSAGE_V2, "T_KILL", 0, b"next", "")).await;
+    assert_eq!(next.fields.get("queueOffset"), Some(got.len().to_string().as_str()));
+    broker.kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_broker_has_every_message_that_it_acknowledged() {
+    kill_while_sending(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_broker_with_synchronous_flush_has_every_message_that_it_acknowledged() {
+    kill_while_sending(&["flushDiskType=SYNC_FLUSH"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consumers_of_a_killed_broker_go_on_at_their_last_saved_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let broker = Killable::start(dir.path(), port, &["flushConsumerOffsetInterval=100"]);
+    let client = broker.client().await;
+    for _ in 0..10 {
+        call(&client, send(request::SEND_MESSAGE_V2, "T_GO_ON", 0, b"b", "")).await;
+    }
+    let end = Instant::now() + WAIT;
+    while read_all(&client, "T_GO_ON").await.len() < 10 {
+        assert!(Instant::now() < end);
+    }
+    call(&client, Pull::new("G_GO_ON", "T_GO_ON", 0, 6).commit(6).command()).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    broker.kill();
+    let broker = Killable::start(dir.path(), port, &[]);
+    let client = broker.client().await;
+    let query = Command::request(request::QUERY_CONSUMER_OFFSET)
+        .with_field("consumerGroup", "G_GO_ON")
+        .with_field("topic", "T_GO_ON")
+        .with_field("queueId", 0);
+    let answer = call(&client, query).await;
+    assert_eq!(answer.fields.get("offset"), Some("6"), "{answer:?}");
+    broker.kill();
+}
