@@ -26,8 +26,9 @@ use crate::{
 
 /// Bytes looked at and written at once.
 const CHUNK: usize = 4096;
-/// This many zero bytes behind the end count as the proof that nothing stale follows.
-const QUIET: usize = 64 << 10;
+/// After this many zero bytes behind the end recovery looks no further: reading holes costs memory, and writes into
+/// the file look ahead of themselves.
+const QUIET: usize = CHUNK;
 /// Bytes behind a write that are looked at in a file of an earlier process: more than any entry.
 const LOOK: usize = 64;
 const PAGE: u64 = 4096;
