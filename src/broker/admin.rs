@@ -38,6 +38,7 @@ pub(super) const ROUTES: &[(i32, Route)] = &[
     (request::GET_BROKER_CONFIG, Route::Answer(get_config)),
     (request::UPDATE_BROKER_CONFIG, Route::Answer(update_config)),
     (request::GET_BROKER_RUNTIME_INFO, Route::Answer(runtime_info)),
+    (request::GET_BROKER_HA_STATUS, Route::Answer(ha_status)),
     (request::TRIGGER_DELETE_FILES, Route::Answer(delete_expired)),
     (request::DELETE_EXPIRED_COMMITLOG, Route::Answer(delete_expired)),
     (request::CLEAN_EXPIRED_CONSUMEQUEUE, Route::Answer(clean_queues)),
@@ -236,6 +237,25 @@ fn runtime_table(broker: &Broker) -> Result<Vec<(&'static str, String)>, Refusal
         ("EndTransactionThreadPoolQueueHeadWaitTimeMills", 0.to_string()),
         ("pageCacheLockTimeMills", 0.to_string()),
     ])
+}
+
+/// This broker is a master without replicas.
+fn ha_status(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let none = [
+        "lastReadTimestamp",
+        "lastWriteTimestamp",
+        "masterFlushOffset",
+        "maxOffset",
+        "transferredByteInSecond",
+    ];
+    let body = Json::map([
+        ("haClientRuntimeInfo", Json::map(none.map(|name| (name, Json::Int(0))))),
+        ("haConnectionInfo", Json::List(Vec::new())),
+        ("inSyncSlaveNums", Json::Int(0)),
+        ("master", true.into()),
+        ("masterCommitLogMaxOffset", broker.store.status().max_offset.get().into()),
+    ]);
+    Ok(cmd.reply(response::SUCCESS).with_body(body.compact()))
 }
 
 fn delete_expired(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {

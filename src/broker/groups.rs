@@ -237,7 +237,7 @@ impl Groups {
 
     /// Writes `subscriptionGroup.json` when anything changed.
     pub(crate) fn save(&self) -> Result<()> {
-        self.file.save(&self.to_json(&self.all().0))
+        self.file.save_with(|| self.to_json(&self.all().0))
     }
 }
 
@@ -343,4 +343,47 @@ fn get_one(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<C
         Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, format!("no group {}", names::shorten(name)))
     })?;
     Ok(cmd.reply(response::SUCCESS).with_body(group.to_json().compact()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{broker::json::golden, vfs::OsVfs};
+
+    #[test]
+    fn each_group_that_java_wrote_is_written_again_just_so() {
+        let json = golden("subscriptionGroup.json");
+        let pairs = json.get("subscriptionGroupTable").unwrap().pairs();
+        assert_eq!(pairs.len(), 10);
+        for (name, value) in pairs {
+            let group = GroupConfig::from_json(value).unwrap();
+            assert_eq!(Some(group.name.as_str()), name.text());
+            assert_eq!(group.to_json(), *value);
+        }
+    }
+
+    #[test]
+    fn what_this_broker_does_not_know_of_a_group_survives_it() {
+        let text = br#"{"groupName":"g","retryMaxTimes":3,"groupRetryPolicy":{"type":"EXPONENTIAL","max":7},"later":[1]}"#;
+        let group = GroupConfig::from_json(&Json::parse(text).unwrap()).unwrap();
+        assert_eq!((group.retry_max_times, group.retry_queue_nums, group.consume_enable), (3, 1, true));
+        let json = group.to_json();
+        assert_eq!(json.get("later"), Some(&Json::List(vec![Json::Int(1)])));
+        assert_eq!(json.get("groupRetryPolicy").unwrap().int_of("max"), Some(7));
+        assert!(GroupConfig::from_json(&Json::parse(br#"{"groupName":"a@b"}"#).unwrap()).is_none());
+    }
+
+    #[test]
+    fn the_system_s_groups_are_there_at_the_first_boot_and_others_survive_the_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let load = || {
+            let file = ConfigFile::new(Arc::new(OsVfs), dir.path(), "subscriptionGroup.json").unwrap();
+            Groups::load(file, StoreTimestamp(5)).unwrap()
+        };
+        let first = load();
+        assert!(SYSTEM_GROUPS.iter().all(|name| first.get(name).is_some()));
+        assert!(first.put(GroupConfig { retry_max_times: 2, ..GroupConfig::new("g") }, StoreTimestamp(6)));
+        first.save().unwrap();
+        assert_eq!(load().get("g").unwrap().retry_max_times, 2);
+    }
 }

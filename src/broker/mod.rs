@@ -58,6 +58,9 @@ use {
     topics::Topics,
 };
 
+/// Bytes at the end of the log that are taken to lie in memory.
+const YOUNG: u64 = 8 << 30;
+
 /// Why a request is not answered with success: RocketMQ's response code and a remark for the user.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -119,7 +122,6 @@ pub struct Broker {
     pub(crate) config: BrokerConfig,
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) runtime: Runtime,
     /// When this broker started.
     pub(crate) boot_time: StoreTimestamp,
@@ -169,25 +171,33 @@ impl Broker {
         conn.send(reply.unwrap_or_else(|refusal| cmd.reply(refusal.code).with_remark(refusal.remark)));
     }
 
-    /// Runs `work` every `period` on the runtime until the broker stops. Its first run is one period from now.
-    pub(crate) fn every(self: &Arc<Self>, period: Duration, work: impl Fn(&Arc<Self>) + Send + 'static) {
+    /// Runs `work` every `period` until the broker stops, on a thread that may wait for the disk. Its first run is one
+    /// period from now.
+    fn every(self: &Arc<Self>, period: Duration, work: fn(&Self)) {
         let broker = Arc::clone(self);
         let mut stopping = self.stopping.subscribe();
         self.runtime.spawn(async move {
             loop {
                 tokio::select! {
-                    () = tokio::time::sleep(period) => work(&broker),
+                    () = tokio::time::sleep(period) => {}
                     _ = stopping.wait_for(|stop| *stop) => return,
                 }
+                let turn = Arc::clone(&broker);
+                // An error is a panic of the turn, which said so already; the next turn may do better.
+                let _ = broker.runtime.spawn_blocking(move || work(&turn)).await;
             }
         });
     }
 
-    /// Whether the first message of a queue still exists and probably lies in memory, so that a new consumer may
-    /// start from it whatever it prefers.
+    /// Whether the first message of a queue still exists and is young enough to lie in memory, so that a new consumer
+    /// may start from it whatever it prefers.
     pub(crate) fn is_young_queue(&self, topic: &str, id: i32) -> bool {
         let Some(queue) = self.store.find_queue(topic, id) else { return false };
-        self.store.min_offset(queue) <= QueueOffset::ZERO && self.store.max_offset(queue) > QueueOffset::ZERO
+        let Ok(first) = self.store.entries(queue, QueueOffset::ZERO, 1) else { return false };
+        let end = self.store.status().max_offset;
+        first
+            .first()
+            .is_some_and(|unit| unit.queue_offset == QueueOffset::ZERO && end.since(unit.offset) <= YOUNG)
     }
 
     /// Ends what writes, saves the tables and closes the store. Everything is tried; the first error counts.
@@ -197,11 +207,6 @@ impl Broker {
         let scheduled = self.schedule.save(self.store.status().durable_offset);
         let offsets = self.offsets.save(self.clock.now());
         self.store.close().and(synced).and(scheduled).and(offsets)
-    }
-
-    /// Whether the broker is stopping; loops of tasks end then.
-    pub(crate) fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
     }
 }
 
@@ -299,17 +304,16 @@ impl Running {
         config.validate()?;
         let opening = Runtime::current().spawn_blocking(move || open(config, vfs, clock)).await;
         let broker = Arc::new(opening.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?);
-        let limits = Limits { idle: Duration::from_secs(broker.config.max_idle_s), ..Limits::default() };
-        let mut servers = Vec::new();
-        // Older clients and replicas talk to the second port; both serve everything.
-        for port in [broker.config.port, broker.config.port - 2] {
-            let at = SocketAddr::new(broker.config.bind, port);
-            let door = Arc::new(Door(Arc::clone(&broker)));
-            let server = Server::bind(at, door, limits.clone()).await;
-            servers.push(server.map_err(Error::io("listen on", at.to_string()))?);
-        }
         pull::start(&broker);
         Schedule::start(&broker)?;
+        let limits = Limits { idle: Duration::from_secs(broker.config.max_idle_s), ..Limits::default() };
+        let servers = match listen(&broker, &limits).await {
+            Ok(servers) => servers,
+            Err(error) => {
+                shut(&broker).await?;
+                return Err(error);
+            }
+        };
         start_timers(&broker);
         Register::start(&broker);
         broker.register.all().wait(Duration::from_secs(2)).await;
@@ -334,10 +338,27 @@ impl Running {
         for server in self.servers {
             server.shutdown().await;
         }
-        let closing = Arc::clone(&broker);
-        let closed = broker.runtime.spawn_blocking(move || closing.close()).await;
-        closed.unwrap_or(Err(Error::Closed))
+        shut(&broker).await
     }
+}
+
+/// Listens on both ports. Older clients and replicas talk to the second one; both serve everything.
+async fn listen(broker: &Arc<Broker>, limits: &Limits) -> Result<Vec<Server>> {
+    let mut servers = Vec::new();
+    for port in [broker.config.port, broker.config.port - 2] {
+        let at = SocketAddr::new(broker.config.bind, port);
+        let door = Arc::new(Door(Arc::clone(broker)));
+        let server = Server::bind(at, door, limits.clone()).await;
+        servers.push(server.map_err(Error::io("listen on", at.to_string()))?);
+    }
+    Ok(servers)
+}
+
+/// [`Broker::close`] on a thread that may wait for the disk.
+async fn shut(broker: &Arc<Broker>) -> Result<()> {
+    let closing = Arc::clone(broker);
+    let closed = broker.runtime.spawn_blocking(move || closing.close()).await;
+    closed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<Broker> {
@@ -350,7 +371,6 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
     Ok(Broker {
         store,
         clock,
-        vfs,
         runtime: Runtime::current(),
         boot_time,
         store_host,
@@ -372,8 +392,8 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
 }
 
 fn start_timers(broker: &Arc<Broker>) {
-    broker.every(Duration::from_millis(broker.config.save_offsets_ms), |broker| broker.save_offsets());
-    broker.every(Duration::from_secs(10), |broker| broker.expire_clients());
+    broker.every(Duration::from_millis(broker.config.save_offsets_ms), Broker::save_offsets);
+    broker.every(Duration::from_secs(10), Broker::expire_clients);
     broker.sample_rates();
-    broker.every(rates::PERIOD, |broker| broker.sample_rates());
+    broker.every(rates::PERIOD, Broker::sample_rates);
 }

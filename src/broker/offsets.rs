@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Queue -> offset.
-pub(crate) type QueueOffsets = BTreeMap<i32, i64>;
+type QueueOffsets = BTreeMap<i32, i64>;
 
 /// topic -> group -> queue -> offset. A lookup allocates nothing.
 #[derive(Debug, Default)]
@@ -201,12 +201,6 @@ impl Offsets {
         self.tables.lock().reset.take(group, topic, queue)
     }
 
-    /// The committed offsets of a group in a topic.
-    pub(crate) fn queues(&self, group: &str, topic: &str) -> QueueOffsets {
-        let tables = self.tables.lock();
-        tables.consumed.0.get(topic).and_then(|groups| groups.get(group)).cloned().unwrap_or_default()
-    }
-
     /// The topics in which a group committed, sorted.
     pub(crate) fn topics_of(&self, group: &str) -> BTreeSet<String> {
         let tables = self.tables.lock();
@@ -277,7 +271,7 @@ impl Offsets {
             }
             tables.version.step(now.get());
         }
-        self.file.save(&self.to_json()).inspect_err(|_| self.tables.lock().changed = true)
+        self.file.save_with(|| self.to_json()).inspect_err(|_| self.tables.lock().changed = true)
     }
 }
 
@@ -339,4 +333,101 @@ fn update(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Co
 
 fn get_all(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
     Ok(cmd.reply(response::SUCCESS).with_body(broker.offsets.to_json().compact()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{broker::json::golden, vfs::OsVfs};
+
+    fn offsets(dir: &std::path::Path) -> Offsets {
+        let file = ConfigFile::new(Arc::new(OsVfs), dir, "consumerOffset.json").unwrap();
+        Offsets::load(file, StoreTimestamp(5)).unwrap()
+    }
+
+    /// The pairs of a map at every depth in one order; Java's is that of its hash tables.
+    fn sorted(json: &Json) -> Json {
+        match json {
+            Json::Map(pairs) => {
+                let mut pairs: Vec<_> = pairs.iter().map(|(k, v)| (k.clone(), sorted(v))).collect();
+                pairs.sort_by_key(|(key, _)| key.compact());
+                Json::Map(pairs)
+            }
+            other => other.clone(),
+        }
+    }
+
+    #[test]
+    fn java_s_offsets_are_read_and_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let json = golden("consumerOffset.json");
+        std::fs::write(dir.path().join("consumerOffset.json"), json.pretty()).unwrap();
+        let offsets = offsets(dir.path());
+        assert_eq!(offsets.query("golden_group", "GoldenTopic", 1), Some(15));
+        assert_eq!(offsets.pulled("golden_sql_group", "GoldenTopic", 3), Some(10));
+        assert_eq!(offsets.query("golden_group", "GoldenTopic", 4), None);
+        assert_eq!(sorted(&offsets.to_json()), sorted(&json));
+    }
+
+    #[test]
+    fn a_commit_is_kept_over_a_restart_and_the_content_before_as_bak() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = offsets(dir.path());
+        first.commit("g", "t", 0, 7);
+        first.save(StoreTimestamp(6)).unwrap();
+        first.commit("g", "t", 0, 9);
+        first.note_pull("g", "t", 0, 11);
+        first.save(StoreTimestamp(7)).unwrap();
+        let second = offsets(dir.path());
+        assert_eq!((second.query("g", "t", 0), second.pulled("g", "t", 0)), (Some(9), Some(11)));
+        std::fs::write(dir.path().join("consumerOffset.json"), "{\"offsetTable\":{").unwrap();
+        assert_eq!(offsets(dir.path()).query("g", "t", 0), Some(7));
+        assert_eq!(
+            std::fs::read(dir.path().join("consumerOffset.json.damaged-1")).unwrap(),
+            b"{\"offsetTable\":{"
+        );
+    }
+
+    #[test]
+    fn a_save_without_a_change_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = offsets(dir.path());
+        table.save(StoreTimestamp(6)).unwrap();
+        assert!(!dir.path().join("consumerOffset.json").exists());
+    }
+
+    #[test]
+    fn offsets_beyond_the_end_of_a_queue_are_taken_back_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = offsets(dir.path());
+        table.commit("g", "t", 0, 7);
+        table.commit("g", "t", 1, 3);
+        table.clamp(|_, queue| QueueOffset(if queue == 0 { 5 } else { 4 }));
+        assert_eq!((table.query("g", "t", 0), table.query("g", "t", 1)), (Some(5), Some(3)));
+    }
+
+    #[test]
+    fn a_reset_counts_until_a_pull_takes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = offsets(dir.path());
+        table.commit("g", "t", 0, 7);
+        table.reset("g", "t", 0, 2);
+        assert!(table.has_reset("g", "t", 0));
+        assert_eq!(table.take_reset("g", "t", 0), Some(2));
+        assert_eq!((table.take_reset("g", "t", 0), table.query("g", "t", 0)), (None, Some(2)));
+    }
+
+    #[test]
+    fn a_group_or_topic_that_goes_takes_its_offsets_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = offsets(dir.path());
+        for (group, topic) in [("g", "t"), ("g", "u"), ("h", "t")] {
+            table.commit(group, topic, 0, 1);
+        }
+        assert_eq!(table.topics_of("g").len(), 2);
+        table.remove_group("g");
+        assert_eq!(table.groups_of("t"), BTreeSet::from(["h".to_owned()]));
+        table.remove_topic("t");
+        assert_eq!(table.query("h", "t", 0), None);
+    }
 }

@@ -50,7 +50,7 @@ pub(crate) struct Register {
 }
 
 /// Resolves when the name servers know of a change, or after a bound.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Told(Vec<(watch::Receiver<u64>, u64)>);
 
 impl Told {
@@ -94,7 +94,9 @@ impl Register {
 
     /// Registers one topic everywhere.
     pub(crate) fn topic_changed(&self, topic: &str) -> Told {
-        self.tell(|pending| drop(pending.topics.insert(topic.into())))
+        self.tell(|pending| {
+            pending.topics.insert(topic.into());
+        })
     }
 
     /// Registers everything everywhere.

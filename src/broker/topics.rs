@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use parking_lot::RwLock;
@@ -15,6 +16,7 @@ use super::{
     config::BrokerConfig,
     json::{ConfigFile, DataVersion, Json},
     names,
+    register::Told,
 };
 use crate::{
     error::Result,
@@ -48,6 +50,9 @@ pub(crate) const SYS_FLAG_UNIT: i32 = 1;
 pub(crate) const SYS_FLAG_UNIT_SUB: i32 = 1 << 1;
 /// No topic has more queues than this: each costs files and memory.
 const MAX_QUEUES: i32 = 65_536;
+
+/// How long the answer to a creation waits for the name servers.
+const REGISTRATION: Duration = Duration::from_secs(3);
 
 /// What the broker knows of a topic.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,10 +165,6 @@ impl Topics {
         (topics, table.version)
     }
 
-    pub(crate) fn version(&self) -> DataVersion {
-        self.table.read().version
-    }
-
     /// Puts a topic in; `false` when it was there just so.
     fn put(&self, topic: TopicConfig, now: StoreTimestamp) -> bool {
         let mut table = self.table.write();
@@ -186,9 +187,10 @@ impl Topics {
 
     /// Writes `topics.json` when anything changed.
     pub(crate) fn save(&self) -> Result<()> {
-        let (topics, version) = self.all();
-        self.file
-            .save(&Json::map([("dataVersion", version.to_json()), ("topicConfigTable", table_json(&topics))]))
+        self.file.save_with(|| {
+            let (topics, version) = self.all();
+            Json::map([("dataVersion", version.to_json()), ("topicConfigTable", table_json(&topics))])
+        })
     }
 }
 
@@ -300,13 +302,13 @@ impl Broker {
     }
 
     /// Keeps a new or changed topic: table, file, name servers. Does nothing when it is there just so.
-    pub(crate) fn put_topic(&self, topic: TopicConfig) {
+    pub(crate) fn put_topic(&self, topic: TopicConfig) -> Told {
         let name = topic.name.clone();
         if !self.topics.put(topic, self.clock.now()) {
-            return;
+            return Told::default();
         }
         self.save_topics();
-        drop(self.register.topic_changed(&name));
+        self.register.topic_changed(&name)
     }
 
     fn save_topics(&self) {
@@ -318,13 +320,26 @@ impl Broker {
 
 /// The codes that this file answers.
 pub(super) const ROUTES: &[(i32, Route)] = &[
-    (request::UPDATE_AND_CREATE_TOPIC, Route::Answer(update_and_create)),
+    (request::UPDATE_AND_CREATE_TOPIC, Route::Take(update_and_create)),
     (request::DELETE_TOPIC_IN_BROKER, Route::Answer(delete)),
     (request::GET_ALL_TOPIC_CONFIG, Route::Answer(get_all)),
     (request::GET_TOPIC_CONFIG, Route::Answer(get_one)),
 ];
 
-fn update_and_create(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+/// Answers once the name servers know, so that the client's next look-up finds the topic.
+fn update_and_create(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
+    let told = match create(broker, &cmd) {
+        Ok(told) => told,
+        Err(refusal) => return Broker::reply(conn, &cmd, Err(refusal)),
+    };
+    let conn = Arc::clone(conn);
+    broker.runtime.spawn(async move {
+        told.wait(REGISTRATION).await;
+        Broker::reply(&conn, &cmd, Ok(cmd.reply(response::SUCCESS)));
+    });
+}
+
+fn create(broker: &Broker, cmd: &Command) -> Result<Told, Refusal> {
     let name = cmd.fields.text("topic")?.to_owned();
     names::check_topic(&name)?;
     if broker.is_system_topic(&name) && broker.config.validate_system_topic {
@@ -345,7 +360,7 @@ fn update_and_create(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -
         old.as_ref().map(|topic| &topic.attributes),
         cmd.fields.get("attributes").unwrap_or(""),
     )?;
-    broker.put_topic(TopicConfig {
+    Ok(broker.put_topic(TopicConfig {
         read_queues: queues("readQueueNums")?,
         write_queues: queues("writeQueueNums")?,
         perm: cmd.fields.parse::<i32>("perm")? & perm::ALL,
@@ -354,8 +369,7 @@ fn update_and_create(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -
         order: cmd.fields.optional("order")?.unwrap_or(false),
         attributes,
         ..TopicConfig::new(name, 0, 0)
-    });
-    Ok(cmd.reply(response::SUCCESS))
+    }))
 }
 
 /// Applies `+name=value,-name` to what is there.
@@ -421,4 +435,70 @@ fn get_one(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<C
         Refusal::new(response::TOPIC_NOT_EXIST, format!("no topic {}", names::shorten(name)))
     })?;
     Ok(cmd.reply(response::SUCCESS).with_body(topic.to_json().compact()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, broker::json::golden, vfs::OsVfs};
+
+    fn topics(dir: &std::path::Path) -> Topics {
+        let file = ConfigFile::new(Arc::new(OsVfs), dir, "topics.json").unwrap();
+        Topics::load(file, &BrokerConfig::new(Config::new("/x")), StoreTimestamp(5)).unwrap()
+    }
+
+    #[test]
+    fn each_topic_that_java_wrote_is_written_again_just_so() {
+        let json = golden("topics.json");
+        let pairs = json.get("topicConfigTable").unwrap().pairs();
+        assert_eq!(pairs.len(), 18);
+        for (name, value) in pairs {
+            let topic = TopicConfig::from_json(value).unwrap();
+            assert_eq!(Some(topic.name.as_str()), name.text());
+            assert_eq!(topic.to_json(), *value);
+        }
+        let table = read_table(&json).unwrap();
+        assert_eq!(table.version, DataVersion { state_version: 0, timestamp: 1_795_241_231_858, counter: 3 });
+    }
+
+    #[test]
+    fn the_system_s_topics_are_there_at_the_first_boot_and_others_survive_the_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = topics(dir.path());
+        let tbw = first.get(names::DEFAULT_TOPIC).unwrap();
+        assert_eq!((tbw.perm, tbw.read_queues, tbw.write_queues), (perm::ALL, 8, 8));
+        assert_eq!(first.get(names::SCHEDULE_TOPIC).unwrap().write_queues, 18);
+        for name in
+            ["DefaultCluster", "broker-a", "DefaultCluster_REPLY_TOPIC", "rmq_sys_REVIVE_LOG_DefaultCluster"]
+        {
+            assert!(first.contains(name), "{name}");
+        }
+        assert!(first.put(TopicConfig::new("mine", 3, 6), StoreTimestamp(9)));
+        assert!(!first.put(TopicConfig::new("mine", 3, 6), StoreTimestamp(10)));
+        first.save().unwrap();
+        let second = topics(dir.path());
+        assert_eq!(second.get("mine"), first.get("mine"));
+        assert_eq!(second.all().1, DataVersion { state_version: 0, timestamp: 9, counter: 1 });
+        assert!(second.remove("mine", StoreTimestamp(11)) && !second.contains("mine"));
+    }
+
+    #[test]
+    fn a_file_cannot_bring_in_a_topic_that_is_a_path() {
+        let json =
+            Json::parse(br#"{"topicConfigTable":{"a":{"topicName":"../a"},"b":{"topicName":"b"}}}"#).unwrap();
+        let table = read_table(&json).unwrap();
+        assert_eq!(table.topics.keys().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(table.topics["b"].perm, 6);
+    }
+
+    #[test]
+    fn attributes_are_added_and_taken_away() {
+        let new = changed_attributes(None, "+message.type=DELAY, +a=").unwrap();
+        assert_eq!(new.get("message.type").map(String::as_str), Some("DELAY"));
+        let next = changed_attributes(Some(&new), "-a,+message.type=FIFO").unwrap();
+        assert_eq!(next, BTreeMap::from([("message.type".into(), "FIFO".into())]));
+        for bad in ["message.type=DELAY", "+x", "+=y", "-", "-a"] {
+            assert!(changed_attributes(None, bad).is_err(), "{bad}");
+        }
+    }
 }

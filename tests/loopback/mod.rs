@@ -3,6 +3,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    path::Path,
     sync::atomic::{AtomicU16, Ordering},
 };
 
@@ -52,6 +53,18 @@ impl Fixture {
     pub async fn restart(&mut self) {
         self.running.take().unwrap().stop().await.unwrap();
         self.running = Some(Running::start(self.config.clone()).await.unwrap());
+    }
+
+    /// Stops it, lets `change` at the store's directory, and starts it again.
+    pub async fn restart_after(&mut self, change: impl FnOnce(&Path)) {
+        self.running.take().unwrap().stop().await.unwrap();
+        change(&self.config.store.root);
+        self.running = Some(Running::start(self.config.clone()).await.unwrap());
+    }
+
+    /// The store's directory.
+    pub fn root(&self) -> &Path {
+        &self.config.store.root
     }
 
     /// Stops it; the directory goes.

@@ -1,0 +1,416 @@
+//! What a broker knows besides messages: topics, groups, offsets, clients, its own settings; over loopback, with a name
+//! server, and over restarts.
+#![cfg(feature = "broker")]
+
+mod loopback;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use loopback::{Fixture, Pull, heart_beat, send};
+use reput::{
+    namesrv::NameServer,
+    remoting::{
+        Client, Command, Connection, Limits, Service,
+        codes::{request, response},
+    },
+};
+
+const WAIT: Duration = Duration::from_secs(10);
+
+async fn call(client: &Client, command: Command) -> Command {
+    client.call(command, WAIT).await.unwrap()
+}
+
+fn text(command: &Command) -> String {
+    String::from_utf8(command.body.to_bytes().to_vec()).unwrap()
+}
+
+fn create_topic(name: &str, queues: i32) -> Command {
+    Command::request(request::UPDATE_AND_CREATE_TOPIC)
+        .with_field("topic", name)
+        .with_field("defaultTopic", "TBW102")
+        .with_field("readQueueNums", queues)
+        .with_field("writeQueueNums", queues)
+        .with_field("perm", 6)
+        .with_field("topicFilterType", "SINGLE_TAG")
+        .with_field("topicSysFlag", 0)
+        .with_field("order", false)
+        .with_field("attributes", "")
+}
+
+fn topic_config(name: &str) -> Command {
+    Command::request(request::GET_TOPIC_CONFIG).with_field("topic", name)
+}
+
+fn query_offset(group: &str, topic: &str) -> Command {
+    Command::request(request::QUERY_CONSUMER_OFFSET)
+        .with_field("consumerGroup", group)
+        .with_field("topic", topic)
+        .with_field("queueId", 0)
+}
+
+fn update_offset(group: &str, topic: &str, offset: i64) -> Command {
+    Command { code: request::UPDATE_CONSUMER_OFFSET, ..query_offset(group, topic) }
+        .with_field("commitOffset", offset)
+}
+
+async fn route(name_server: SocketAddr, topic: &str) -> Command {
+    let client = Client::connect(name_server).await.unwrap();
+    call(&client, Command::request(request::GET_ROUTEINFO_BY_TOPIC).with_field("topic", topic)).await
+}
+
+/// Tries until `done`, as far as the patience of a test goes.
+async fn until<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
+    let end = Instant::now() + WAIT;
+    while !done().await {
+        assert!(Instant::now() < end, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn members(client: &Client) -> Command {
+    call(client, Command::request(request::GET_CONSUMER_LIST_BY_GROUP).with_field("consumerGroup", "G")).await
+}
+
+/// Keeps what the broker asks of a client.
+#[derive(Default)]
+struct Told(Mutex<Vec<Command>>);
+
+impl Service for Told {
+    fn serve(&self, connection: &Arc<Connection>, batch: Vec<Command>) {
+        for command in batch {
+            if !command.is_oneway() {
+                connection.send(command.reply(response::SUCCESS).with_body(String::from("from the client")));
+            }
+            self.0.lock().unwrap().push(command);
+        }
+    }
+}
+
+async fn listening_client(broker: &Fixture) -> (Client, Arc<Told>) {
+    let told = Arc::new(Told::default());
+    let service: Arc<dyn Service> = Arc::clone(&told) as Arc<dyn Service>;
+    let client = Client::connect_with(broker.address(), service, Limits::default()).await.unwrap();
+    (client, told)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_is_registered_before_its_creation_is_answered_and_survives_a_restart() {
+    let name_server = NameServer::start("127.0.0.1:0").await.unwrap();
+    let at = name_server.local_addr();
+    let mut broker = Fixture::start(|config| config.name_servers = vec![at.to_string()]).await;
+    let client = broker.client().await;
+    assert_eq!(route(at, "TBW102").await.code, response::SUCCESS);
+    assert_eq!(route(at, "T").await.code, response::TOPIC_NOT_EXIST);
+    let created = call(&client, create_topic("T", 3).with_field("attributes", "+message.type=DELAY")).await;
+    assert_eq!(created.code, response::SUCCESS);
+    let found = text(&route(at, "T").await);
+    assert!(
+        found.contains(&broker.address().to_string()) && found.contains("\"readQueueNums\":3"),
+        "{found}"
+    );
+    broker.restart().await;
+    let client = broker.client().await;
+    let config = text(&call(&client, topic_config("T")).await);
+    assert!(
+        config.contains("\"writeQueueNums\":3") && config.contains("\"message.type\":\"DELAY\""),
+        "{config}"
+    );
+    assert_eq!(route(at, "T").await.code, response::SUCCESS);
+    broker.stop().await;
+    assert_eq!(route(at, "T").await.code, response::TOPIC_NOT_EXIST);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_deleted_leaves_neither_messages_nor_offsets() {
+    let mut broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    assert_eq!(call(&client, send(request::SEND_MESSAGE, "T", 0, b"x", "")).await.code, response::SUCCESS);
+    assert_eq!(call(&client, update_offset("G", "T", 1)).await.code, response::SUCCESS);
+    let delete = || Command::request(request::DELETE_TOPIC_IN_BROKER).with_field("topic", "T");
+    assert_eq!(call(&client, delete()).await.code, response::SUCCESS);
+    assert_eq!(call(&client, topic_config("T")).await.code, response::TOPIC_NOT_EXIST);
+    assert_eq!(call(&client, update_offset("G", "T", 1)).await.code, response::TOPIC_NOT_EXIST);
+    broker.restart().await;
+    let client = broker.client().await;
+    assert_eq!(call(&client, topic_config("T")).await.code, response::TOPIC_NOT_EXIST);
+    let sent = call(&client, send(request::SEND_MESSAGE, "T", 0, b"y", "")).await;
+    assert_eq!(sent.fields.get("queueOffset"), Some("0"));
+    let system = Command::request(request::DELETE_TOPIC_IN_BROKER).with_field("topic", "TBW102");
+    assert_eq!(call(&client, system).await.code, response::INVALID_PARAMETER);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_makes_a_name_that_is_a_path() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    let long = "x".repeat(128);
+    for bad in ["../../escaped", "a/b", "a b", "a@b", "", "a\0b", long.as_str()] {
+        let created = call(&client, create_topic(bad, 1)).await;
+        assert_eq!(created.code, response::INVALID_PARAMETER, "{bad:?}");
+        let sent = call(&client, send(request::SEND_MESSAGE_V2, bad, 0, b"x", "")).await;
+        assert_ne!(sent.code, response::SUCCESS, "{bad:?}");
+        let group = format!(r#"{{"groupName":"{}"}}"#, bad.replace('\0', "\\u0000"));
+        let made = Command::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).with_body(group);
+        // 128 characters are a group, not a topic.
+        let want = if bad.len() == 128 { response::SUCCESS } else { response::INVALID_PARAMETER };
+        assert_eq!(call(&client, made).await.code, want, "{bad:?}");
+        let beat = call(&client, heart_beat(&bad.replace('\0', "\\u0000"), "c", "T", "*", 1)).await;
+        assert_eq!(beat.code, response::SUCCESS);
+    }
+    let topics = text(&call(&client, Command::request(request::GET_ALL_TOPIC_CONFIG)).await);
+    assert!(!topics.contains("escaped") && !topics.contains("a/b") && !topics.contains("a@b"), "{topics}");
+    assert!(!broker.root().parent().unwrap().join("escaped").exists());
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_and_groups_are_listed_in_pages() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    for n in 0..5 {
+        call(&client, create_topic(&format!("T{n}"), 1)).await;
+    }
+    let page = |first: usize| {
+        Command::request(request::GET_ALL_TOPIC_CONFIG)
+            .with_field("topicSeq", first)
+            .with_field("maxTopicNum", 7)
+            .with_field("dataVersion", "")
+    };
+    let total: usize = call(&client, page(0)).await.fields.parse("totalTopicNum").unwrap();
+    let mut seen = 0;
+    while seen < total {
+        let count = text(&call(&client, page(seen)).await).matches("\"topicName\"").count();
+        assert_eq!(count, 7.min(total - seen));
+        seen += count;
+    }
+    let groups = call(&client, Command::request(request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG)).await;
+    assert_eq!(groups.fields.parse::<usize>("totalGroupNum"), Ok(8));
+    assert_eq!(text(&groups).matches("\"groupName\"").count(), 8);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_is_changed_kept_and_deleted_with_its_offsets() {
+    let mut broker = Fixture::start(|config| config.auto_create_group = false).await;
+    let client = broker.client().await;
+    let get = || Command::request(request::GET_SUBSCRIPTIONGROUP_CONFIG).with_field("group", "G");
+    assert_eq!(call(&client, get()).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+    let body = r#"{"groupName":"G","retryMaxTimes":5,"attributes":{"+a":"1"}}"#;
+    let made = Command::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).with_body(body.to_owned());
+    assert_eq!(call(&client, made).await.code, response::SUCCESS);
+    call(&client, create_topic("T", 1)).await;
+    assert_eq!(call(&client, update_offset("G", "T", 4)).await.code, response::SUCCESS);
+    assert_eq!(call(&client, update_offset("H", "T", 4)).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+    broker.restart().await;
+    let client = broker.client().await;
+    let group = text(&call(&client, get()).await);
+    assert!(
+        group.contains("\"retryMaxTimes\":5") && group.contains("\"attributes\":{\"a\":\"1\"}"),
+        "{group}"
+    );
+    let delete = Command::request(request::DELETE_SUBSCRIPTIONGROUP)
+        .with_field("groupName", "G")
+        .with_field("cleanOffset", true);
+    assert_eq!(call(&client, delete).await.code, response::SUCCESS);
+    assert_eq!(call(&client, get()).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+    let offsets = text(&call(&client, Command::request(request::GET_ALL_CONSUMER_OFFSET)).await);
+    assert!(!offsets.contains("T@G"), "{offsets}");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_survive_a_restart_but_not_beyond_the_end_of_their_queue() {
+    let mut broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    call(&client, create_topic("T", 1)).await;
+    assert_eq!(call(&client, query_offset("G", "T")).await.code, response::QUERY_NOT_FOUND);
+    for n in 0..3 {
+        assert_eq!(
+            call(&client, send(request::SEND_MESSAGE, "T", 0, &[n], "")).await.code,
+            response::SUCCESS
+        );
+    }
+    until("a group that is new to a young queue starts at 0", || async {
+        call(&client, query_offset("NEW", "T")).await.fields.get("offset") == Some("0")
+    })
+    .await;
+    let strict = query_offset("NEW", "T").with_field("setZeroIfNotFound", false);
+    assert_eq!(call(&client, strict).await.code, response::QUERY_NOT_FOUND);
+    assert_eq!(call(&client, update_offset("G", "T", 2)).await.code, response::SUCCESS);
+    assert_eq!(call(&client, update_offset("FAR", "T", 1_000)).await.code, response::SUCCESS);
+    broker.restart().await;
+    let client = broker.client().await;
+    assert_eq!(call(&client, query_offset("G", "T")).await.fields.get("offset"), Some("2"));
+    assert_eq!(call(&client, query_offset("FAR", "T")).await.fields.get("offset"), Some("3"));
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torn_config_file_is_kept_aside_and_the_one_before_counts() {
+    let mut broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    call(&client, create_topic("FIRST", 1)).await;
+    call(&client, create_topic("SECOND", 1)).await;
+    broker
+        .restart_after(|root| {
+            let path = root.join("config/topics.json");
+            let whole = std::fs::read(&path).unwrap();
+            std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        })
+        .await;
+    let client = broker.client().await;
+    assert_eq!(call(&client, topic_config("FIRST")).await.code, response::SUCCESS);
+    assert!(broker.root().join("config/topics.json.damaged-1").exists());
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_of_a_group_are_told_when_another_comes_leaves_or_breaks_off() {
+    let broker = Fixture::start(|_| {}).await;
+    let (first, told) = listening_client(&broker).await;
+    let (second, _) = listening_client(&broker).await;
+    let (third, _) = listening_client(&broker).await;
+    let notices = || told.0.lock().unwrap().len();
+    assert_eq!(members(&first).await.code, response::SYSTEM_ERROR);
+    let beat = call(&first, heart_beat("G", "c1", "T", "*", 1)).await;
+    assert_eq!(beat.fields.get("IS_SUPPORT_HEART_BEAT_V2"), Some("true"));
+    assert_eq!(call(&first, topic_config("%RETRY%G")).await.code, response::SUCCESS);
+    until("its own coming", || async { notices() == 1 }).await;
+    call(&first, heart_beat("G", "c1", "T", "*", 1)).await;
+    call(&second, heart_beat("G", "c2", "T", "*", 1)).await;
+    call(&third, heart_beat("G", "c3", "T", "*", 1)).await;
+    until("two more", || async { notices() == 3 }).await;
+    assert_eq!(text(&members(&first).await), r#"{"consumerIdList":["c1","c2","c3"]}"#);
+    let leave = Command::request(request::UNREGISTER_CLIENT)
+        .with_field("clientID", "c2")
+        .with_field("consumerGroup", "G");
+    assert_eq!(call(&second, leave).await.code, response::SUCCESS);
+    until("one that left", || async { notices() == 4 }).await;
+    third.connection().close();
+    until("one that broke off", || async { notices() == 5 }).await;
+    assert_eq!(text(&members(&first).await), r#"{"consumerIdList":["c1"]}"#);
+    let told = told.0.lock().unwrap();
+    assert!(told.iter().all(|command| command.code == request::NOTIFY_CONSUMER_IDS_CHANGED
+        && command.is_oneway()
+        && command.fields.get("consumerGroup") == Some("G")));
+    drop(told);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_falls_silent_is_forgotten() {
+    let broker = Fixture::start(|config| config.client_expiry_ms = 1_000).await;
+    let (client, _) = listening_client(&broker).await;
+    call(&client, heart_beat("G", "c1", "T", "*", 1)).await;
+    let end = Instant::now() + Duration::from_secs(30);
+    while !client.is_closed() {
+        assert!(Instant::now() < end, "still connected");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_for_a_client_is_passed_on_and_its_answer_back() {
+    let broker = Fixture::start(|_| {}).await;
+    let (consumer, told) = listening_client(&broker).await;
+    call(&consumer, heart_beat("G", "c1", "T", "*", 1)).await;
+    let operator = broker.client().await;
+    let ask = |client: &str| {
+        Command::request(request::GET_CONSUMER_RUNNING_INFO)
+            .with_field("consumerGroup", "G")
+            .with_field("clientId", client)
+            .with_field("jstackEnable", false)
+    };
+    let answer = call(&operator, ask("c1")).await;
+    assert_eq!((answer.code, text(&answer).as_str()), (response::SUCCESS, "from the client"));
+    assert!(told.0.lock().unwrap().iter().any(|command| command.code == request::GET_CONSUMER_RUNNING_INFO));
+    assert_eq!(call(&operator, ask("c2")).await.code, response::SYSTEM_ERROR);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_are_reset_to_a_time_and_the_next_pull_is_told() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    for n in 0..4 {
+        call(&client, send(request::SEND_MESSAGE, "T", 0, &[n], "")).await;
+    }
+    until("the messages", || async {
+        let max = Command { code: request::GET_MAX_OFFSET, ..query_offset("G", "T") };
+        call(&client, max).await.fields.get("offset") == Some("4")
+    })
+    .await;
+    call(&client, update_offset("G", "T", 4)).await;
+    let reset = Command::request(request::INVOKE_BROKER_TO_RESET_OFFSET)
+        .with_field("topic", "T")
+        .with_field("group", "G")
+        .with_field("timestamp", 0)
+        .with_field("isForce", true)
+        .with_field("queueId", -1)
+        .with_field("offset", -1);
+    let table = text(&call(&client, reset).await);
+    assert!(table.contains(r#"{"brokerName":"broker-a","queueId":0,"topic":"T"}:0"#), "{table}");
+    // What the consumer had on its way to the broker does not undo the reset.
+    assert_eq!(call(&client, update_offset("G", "T", 4)).await.code, response::SUCCESS);
+    let pull = call(&client, Pull::new("G", "T", 0, 4).command()).await;
+    assert_eq!((pull.code, pull.fields.get("nextBeginOffset")), (response::PULL_OFFSET_MOVED, Some("0")));
+    assert_eq!(call(&client, Pull::new("G", "T", 0, 0).command()).await.code, response::SUCCESS);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statistics_say_where_topics_and_groups_are() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    for n in 0..3 {
+        call(&client, send(request::SEND_MESSAGE, "T", 0, &[n], "")).await;
+    }
+    call(&client, update_offset("G", "T", 2)).await;
+    let stats = || Command::request(request::GET_TOPIC_STATS_INFO).with_field("topic", "T");
+    until("the queue", || async { text(&call(&client, stats()).await).contains("\"maxOffset\":3") }).await;
+    let group = Command::request(request::GET_CONSUME_STATS).with_field("consumerGroup", "G");
+    let group = text(&call(&client, group).await);
+    assert!(group.contains("\"brokerOffset\":3,\"consumerOffset\":2"), "{group}");
+    let who = Command::request(request::QUERY_TOPIC_CONSUME_BY_WHO).with_field("topic", "T");
+    assert_eq!(text(&call(&client, who).await), r#"{"groupList":["G"]}"#);
+    let runtime = text(&call(&client, Command::request(request::GET_BROKER_RUNTIME_INFO)).await);
+    assert!(runtime.contains("\"msgPutTotalTodayNow\":\"3\""), "{runtime}");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_named_settings_change_at_run_time() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    let update = |text: &str| Command::request(request::UPDATE_BROKER_CONFIG).with_body(text.to_owned());
+    assert_eq!(call(&client, update("storePathRootDir=/elsewhere\n")).await.code, response::NO_PERMISSION);
+    assert_eq!(call(&client, update("brokerPermission=9\n")).await.code, response::INVALID_PARAMETER);
+    assert_eq!(call(&client, update("autoCreateTopicEnable=false\n")).await.code, response::SUCCESS);
+    let config = text(&call(&client, Command::request(request::GET_BROKER_CONFIG)).await);
+    assert!(
+        config.contains("autoCreateTopicEnable=false\n") && config.contains("brokerPermission=6\n"),
+        "{config}"
+    );
+    let sent = call(&client, send(request::SEND_MESSAGE, "NEW", 0, b"x", "")).await;
+    assert_eq!(sent.code, response::TOPIC_NOT_EXIST);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_ports_serve_and_an_unknown_code_is_refused() {
+    let broker = Fixture::start(|_| {}).await;
+    let at = broker.address();
+    let client = Client::connect(SocketAddr::new(at.ip(), at.port() - 2)).await.unwrap();
+    assert_eq!(call(&client, create_topic("T", 1)).await.code, response::SUCCESS);
+    let unknown = call(&client, Command::request(31_415)).await;
+    assert_eq!(unknown.code, response::REQUEST_CODE_NOT_SUPPORTED);
+    assert!(unknown.remark.unwrap().contains("31415"));
+    broker.stop().await;
+}
