@@ -221,6 +221,8 @@ keys! {
     "maxTransferCountOnMessageInMemory" max_pull_messages: i32 = 32, 1..=100_000;
     /// Bytes that one pull returns at most while they lie in memory.
     "maxTransferBytesOnMessageInMemory" max_pull_bytes: i32 = 262_144, 1..=1_073_741_824;
+    /// Percent of the memory within which messages are taken to lie in memory.
+    "accessMessageInMemoryMaxRatio" in_memory_percent: u64 = 40, 0..=100;
 }
 
 /// Keys that may change while the broker runs.
@@ -360,7 +362,6 @@ fn host_port(host: &str, port: u16) -> String {
 
 /// Keys of RocketMQ 5.5 without effect here, so that a mistyped key can be told from one that is not offered.
 const KNOWN: &[&str] = &[
-    "accessMessageInMemoryMaxRatio",
     "recallMessageEnable",
     "filterSupportRetry",
     "enablePropertyFilter",

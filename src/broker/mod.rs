@@ -58,9 +58,6 @@ use {
     topics::Topics,
 };
 
-/// Bytes at the end of the log that are taken to lie in memory.
-const YOUNG: u64 = 8 << 30;
-
 /// Why a request is not answered with success: RocketMQ's response code and a remark for the user.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -197,7 +194,7 @@ impl Broker {
         let end = self.store.status().max_offset;
         first
             .first()
-            .is_some_and(|unit| unit.queue_offset == QueueOffset::ZERO && end.since(unit.offset) <= YOUNG)
+            .is_some_and(|unit| unit.queue_offset == QueueOffset::ZERO && end.since(unit.offset) <= self.hot_bytes)
     }
 
     /// Ends what writes, saves the tables and closes the store. Everything is tried; the first error counts.
