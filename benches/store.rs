@@ -27,7 +27,7 @@ fn put(c: &mut Criterion) {
         let body = vec![b'x'; size];
         let mut group = c.benchmark_group(format!("put of {size} B"));
         group.throughput(Throughput::Elements(1));
-        group.measurement_time(Duration::from_secs(2));
+        group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
         let dir = tempfile::tempdir().expect("a directory");
         let (store, queue) = open(&dir, FlushDiskType::Async);
         group.bench_function("async flush", |b| {
@@ -65,9 +65,11 @@ fn dispatch(c: &mut Criterion) {
                 let queue = store.queue("orders", 0).expect("a queue");
                 for n in 0..COUNT {
                     let properties = format!("KEYS\u{1}k{n}\u{2}TAGS\u{1}TagA\u{2}").into_bytes();
-                    let _ = store
-                        .put(&Message::new(queue, &[7; 128]).properties_raw(properties))
-                        .expect("stored");
+                    drop(
+                        store
+                            .put(&Message::new(queue, &[7; 128]).properties_raw(properties))
+                            .expect("stored"),
+                    );
                 }
                 (dir, store, steps)
             },
@@ -86,7 +88,7 @@ fn pull(c: &mut Criterion) {
     let (store, queue) = open(&dir, FlushDiskType::Async);
     for n in 0..10_000 {
         let tag = ["TagA", "TagB"][n % 2];
-        let _ = store.put(&Message::new(queue, &[7; 128]).tags(tag)).expect("stored");
+        drop(store.put(&Message::new(queue, &[7; 128]).tags(tag)).expect("stored"));
     }
     assert!(store.wait_dispatched(Duration::from_secs(60)).expect("dispatched"));
     let mut group = c.benchmark_group("pull of 32");

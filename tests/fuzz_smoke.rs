@@ -1,5 +1,6 @@
 //! The fuzz targets run without a fuzzer: valid inputs, and each of them changed thousands of times by a small seeded
 //! mutator. A failure prints the target and the input; `REPUT_FUZZ_ROUNDS` asks for more rounds than a test should take.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 #[path = "../fuzz/src/targets.rs"]
 mod targets;

@@ -1,4 +1,5 @@
 //! Closing while messages have just been put.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 use std::{fs, path::Path};
 
@@ -26,7 +27,7 @@ fn what_was_put_just_before_closing_is_in_its_queue() {
         let store = Store::open(config).unwrap();
         let queue = store.queue("t", 0).unwrap();
         for _ in 0..200 + round {
-            let _ = store.put(&Message::new(queue, b"x").keys("k")).unwrap();
+            drop(store.put(&Message::new(queue, b"x").keys("k")).unwrap());
         }
         store.close().unwrap();
         assert_eq!(entries_on_disk(dir.path()), 200 + round);

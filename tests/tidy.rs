@@ -1,5 +1,6 @@
 //! The house rules that can be measured on the tree: who may import whom, how long things may get, where `unsafe`
 //! may stand, and which names are not used. Each failure lists every offender with its place.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 use std::{
     fmt::Write as _,

@@ -193,7 +193,9 @@ impl Cell {
                     count += self.batch as u64;
                 }
                 Ok(PutStatus::Ok) => {}
-                _ => drop(shared.errors.fetch_add(1, Ordering::Relaxed)),
+                _ => {
+                    shared.errors.fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
         shared.done.fetch_add(count, Ordering::AcqRel);

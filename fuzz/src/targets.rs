@@ -247,7 +247,7 @@ fn template() -> &'static [(String, Vec<u8>)] {
             let body = vec![b'x'; n * 13];
             let message =
                 Message::new(queue, &body).tags("t").keys("k").property("UNIQ_KEY", &format!("u{n}"));
-            let _ = store.put(&message).expect("a put");
+            drop(store.put(&message).expect("a put"));
             while steps.reput().expect("dispatch") {}
         }
         steps.flush().expect("a flush");
@@ -325,7 +325,7 @@ fn served(root: &Path, write: bool) -> reput::Result<Served> {
     let (store, mut steps) = open(root)?;
     if write {
         let queue = store.queue("gamma", 0)?;
-        let _ = store.put(&Message::new(queue, b"one more"))?;
+        drop(store.put(&Message::new(queue, b"one more"))?);
     }
     while steps.reput()? {}
     let mut all = Vec::new();

@@ -57,7 +57,7 @@ public final class Client {
                 Message m = new Message(topic, "Tag" + n % 3, "key-" + body, body.getBytes(StandardCharsets.UTF_8));
                 SendResult result;
                 try {
-                    result = first(producer, m, n == 0);
+                    result = patiently(producer, m, count != 0 || n == 0);
                 } catch (Exception e) {
                     if (count == 0) {
                         return 0;
@@ -75,8 +75,8 @@ public final class Client {
         return 0;
     }
 
-    /** A broker that has just started may need a moment until its routes are known. */
-    private static SendResult first(DefaultMQProducer producer, Message m, boolean patient) throws Exception {
+    /** A broker that has just started may need a moment until its routes are known, and RocketMQ's may call itself busy. */
+    private static SendResult patiently(DefaultMQProducer producer, Message m, boolean patient) throws Exception {
         for (int attempt = 0; ; attempt++) {
             try {
                 return producer.send(m);
