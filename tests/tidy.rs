@@ -21,7 +21,7 @@ const EMPTY_FILE_NAMES: [&str; 6] = ["utils", "util", "common", "manager", "help
 const EMPTY_TYPE_ENDS: [&str; 6] = ["Impl", "Base", "Manager", "Util", "Handle", "Context"];
 
 /// The modules from the ground up. Each may import those before it and none behind it.
-const ORDER: [&str; 23] = [
+const ORDER: [&str; 24] = [
     "types",
     "error",
     "vfs",

@@ -258,10 +258,9 @@ impl Walk<'_, '_> {
             for unit in &units {
                 let message = self.store.message_at(unit.offset)?;
                 let record = message.as_ref().map(crate::StoredMessage::record);
-                let leads = record.as_ref().filter(|record| {
-                    i64::try_from(record.total_size) == Ok(i64::from(unit.size))
-                        && !self.store.recovery_report().is_damaged(unit.offset)
-                });
+                let leads = record
+                    .as_ref()
+                    .filter(|record| i64::try_from(record.total_size) == Ok(i64::from(unit.size)));
                 (self.show)(Line::Cq { queue, unit, message: leads })?;
                 at = unit.next();
             }

@@ -1,1 +1,572 @@
+//! One store per rule: written, closed, damaged by hand, and looked at as the next open would find it.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use super::{
+    RecoveryReport,
+    scan::{Checks, Scan, Step},
+};
+use crate::{
+    config::Config,
+    dump::{Line, dump},
+    error::Result,
+    format::message::{
+        BODY_CRC_AT, MAGIC_AT, MAGIC_V1, PHYSICAL_OFFSET_AT, QUEUE_ID_AT, QUEUE_OFFSET_AT, Record,
+    },
+    message::Message,
+    store::Store,
+    types::{PhysicalOffset, QueueOffset},
+};
+
+const SEGMENT: usize = 8192;
+
+/// A message as it was put.
+#[derive(Clone, Debug)]
+struct Put {
+    topic: &'static str,
+    id: i32,
+    number: i64,
+    at: usize,
+    size: usize,
+    key: String,
+}
+
+/// A store that was written and closed.
+struct Written {
+    dir: TempDir,
+    puts: Vec<Put>,
+}
+
+/// What opening it comes to.
+#[derive(Default)]
+struct View {
+    records: BTreeSet<usize>,
+    /// Where the entry of each slot leads, and whether a message is there.
+    slots: BTreeMap<(String, i32, i64), (i64, bool)>,
+    queues: BTreeMap<(String, i32), (i64, i64)>,
+    hits: BTreeMap<String, Vec<usize>>,
+    blanks: usize,
+    report: RecoveryReport,
+}
+
+impl Written {
+    fn config(&self) -> Config {
+        Config::new(self.dir.path())
+            .commit_log_file_size(SEGMENT as u64)
+            .consume_queue_file_size(400_u64)
+            .index_slots(16_u32)
+            .index_entries(64_u32)
+    }
+
+    /// `count` messages of different sizes in three queues.
+    fn new(count: usize) -> Self {
+        let mut written = Self { dir: TempDir::new().unwrap(), puts: Vec::new() };
+        let store = Store::open(written.config()).unwrap();
+        for i in 0..count {
+            let (topic, id) = [("a", 0), ("a", 1), ("b", 0)][i % 3];
+            let body = vec![b'x'; 20 + i * 37 % 400];
+            written.put(&store, topic, id, &body);
+        }
+        store.close().unwrap();
+        written
+    }
+
+    fn put(&mut self, store: &Store, topic: &'static str, id: i32, body: &[u8]) {
+        let key = format!("k{}", self.puts.len());
+        let queue = store.queue(topic, id).unwrap();
+        let appended = store.put(&Message::new(queue, body).keys(&key).tags("t")).unwrap();
+        self.puts.push(Put {
+            topic,
+            id,
+            number: appended.queue_offset().0,
+            at: usize::try_from(appended.physical_offset().0).unwrap(),
+            size: appended.size(),
+            key,
+        });
+        appended.wait().unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Overwrites bytes of the log.
+    fn patch(&self, at: usize, bytes: &[u8]) {
+        let name = format!("commitlog/{:020}", at / SEGMENT * SEGMENT);
+        let file = fs::OpenOptions::new().write(true).open(self.path(&name)).unwrap();
+        file.write_all_at(bytes, (at % SEGMENT) as u64).unwrap();
+    }
+
+    fn log_bytes(&self, at: usize, len: usize) -> Vec<u8> {
+        let name = format!("commitlog/{:020}", at / SEGMENT * SEGMENT);
+        fs::read(self.path(&name)).unwrap()[at % SEGMENT..][..len].to_vec()
+    }
+
+    /// Flips a bit in the body of put `i`.
+    fn flip_body(&self, i: usize) {
+        let put = &self.puts[i];
+        let bytes = self.log_bytes(put.at, put.size);
+        let body_at = bytes.windows(20).position(|w| w == [b'x'; 20]).unwrap();
+        self.patch(put.at + body_at + 5, b"y");
+    }
+
+    /// Puts whose record begins and ends within one segment, away from its ends.
+    fn middle(&self, i: usize) -> bool {
+        let inside = |put: &Put| put.at / SEGMENT;
+        inside(&self.puts[i - 1]) == inside(&self.puts[i])
+            && inside(&self.puts[i]) == inside(&self.puts[i + 1])
+    }
+
+    /// A put of a queue's middle that is in a segment's middle, at or behind `from`.
+    fn some_middle(&self, from: usize) -> usize {
+        (from..self.puts.len() - 6).find(|i| self.middle(*i)).unwrap()
+    }
+
+    fn view(&self) -> Result<View> {
+        let mut view = View::default();
+        let queries: Vec<_> = self.puts.iter().map(|put| (put.topic.to_owned(), put.key.clone())).collect();
+        dump(self.config(), &queries, &mut |line| {
+            match line {
+                Line::Record { at, .. } => _ = view.records.insert(usize::try_from(at.0).unwrap()),
+                Line::Blank { .. } => view.blanks += 1,
+                Line::Queue(queue) => {
+                    _ = view.queues.insert((queue.topic.to_string(), queue.id.0), (queue.min.0, queue.max.0));
+                }
+                Line::Cq { queue, unit, message } => {
+                    let slot = (queue.topic.to_string(), queue.id.0, unit.queue_offset.0);
+                    view.slots.insert(slot, (unit.offset.0, message.is_some()));
+                }
+                Line::Query { key, hits, .. } => {
+                    let places = hits.offsets.iter().map(|at| usize::try_from(at.0).unwrap()).collect();
+                    view.hits.insert(key.to_owned(), places);
+                }
+                Line::Recovery(report) => view.report = report.clone(),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(view)
+    }
+
+    /// Opens the store, and checks that exactly the puts in `lost` are not there any more.
+    fn lost_is(&self, lost: impl IntoIterator<Item = usize>) -> View {
+        let lost: BTreeSet<usize> = lost.into_iter().collect();
+        let view = self.view().unwrap();
+        for (i, put) in self.puts.iter().enumerate() {
+            let slot = view.slots.get(&(put.topic.to_owned(), put.id, put.number));
+            let hit = view.hits[&put.key].contains(&put.at);
+            if lost.contains(&i) {
+                assert!(!view.records.contains(&put.at), "put {i} is still in the log");
+                assert!(!slot.is_some_and(|(_, found)| *found), "put {i} is still in its queue: {slot:?}");
+            } else {
+                assert!(view.records.contains(&put.at), "put {i} is lost: {:?}", view.report);
+                assert_eq!(slot, Some(&(i64::try_from(put.at).unwrap(), true)), "slot of put {i}");
+                assert!(hit, "put {i} is not found by its key");
+            }
+        }
+        assert_eq!(view.records.len(), self.puts.len() - lost.len());
+        view
+    }
+
+    /// Really opens and closes the store; afterwards nothing is left to mend.
+    fn mended(&self) {
+        Store::open(self.config()).unwrap().close().unwrap();
+        let again = self.view().unwrap().report;
+        assert_eq!((again.queues, again.index), Default::default(), "the second open had work left");
+        assert_eq!(again.torn, None);
+    }
+
+    fn queue_file(&self, topic: &str, id: i32, file: usize) -> PathBuf {
+        self.path(&format!("consumequeue/{topic}/{id}/{:020}", file * 400))
+    }
+}
+
+#[test]
+fn an_undamaged_store_is_left_alone() {
+    let written = Written::new(120);
+    let view = written.lost_is([]);
+    assert!(view.report.is_clean(), "{}", view.report);
+    assert!(view.blanks > 1, "the store has several segments");
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_kept_aside_and_its_place_is_written_anew() {
+    let mut written = Written::new(60);
+    let last = written.puts.last().unwrap().clone();
+    written.patch(last.at + last.size / 2, &vec![0; last.size - last.size / 2]);
+    let view = written.lost_is([59]);
+    assert!(view.report.torn.is_some() && view.report.damage.is_empty());
+    assert_eq!(view.report.end, PhysicalOffset(i64::try_from(last.at).unwrap()));
+
+    let store = Store::open(written.config()).unwrap();
+    assert!(written.log_bytes(last.at, last.size).iter().all(|byte| *byte == 0), "the tail is zeroed");
+    assert!(fs::read_dir(written.path("quarantine")).unwrap().count() > 0);
+    written.puts.pop();
+    written.put(&store, last.topic, last.id, b"xxxxxxxxxxxxxxxxxxxx");
+    store.close().unwrap();
+    let again = written.puts.last().unwrap();
+    assert_eq!((again.at, again.number), (last.at, last.number));
+    written.lost_is([]);
+}
+
+#[test]
+fn garbage_behind_the_end_is_cut() {
+    let written = Written::new(30);
+    let end = written.puts.last().map(|put| put.at + put.size).unwrap();
+    written.patch(end, &[0xA7; 64]);
+    assert!(written.lost_is([]).report.torn.is_some());
+    written.mended();
+}
+
+#[test]
+fn a_bad_record_in_the_middle_costs_itself_only() {
+    for damage in ["body", "magic", "huge", "negative", "one more", "place"] {
+        let written = Written::new(120);
+        let i = written.some_middle(50);
+        let put = &written.puts[i];
+        match damage {
+            "body" => written.flip_body(i),
+            "magic" => written.patch(put.at + MAGIC_AT, b"\xde\xad\xbe\xef"),
+            "huge" => written.patch(put.at, &i32::MAX.to_be_bytes()),
+            "negative" => written.patch(put.at, &(-1_i32).to_be_bytes()),
+            "one more" => written.patch(put.at, &i32::try_from(put.size + 1).unwrap().to_be_bytes()),
+            _ => written.patch(put.at + PHYSICAL_OFFSET_AT, &7_i64.to_be_bytes()),
+        }
+        let view = written.lost_is([i]);
+        let [range] = view.report.damage[..] else { panic!("{damage}: {}", view.report) };
+        assert_eq!(
+            (range.from.since(PhysicalOffset::ZERO), range.to.since(range.from)),
+            (put.at as u64, put.size as u64)
+        );
+        assert_eq!(view.report.torn, None, "{damage}");
+        let before = written.log_bytes(put.at, put.size);
+        written.mended();
+        assert_eq!(
+            written.log_bytes(put.at, put.size),
+            before,
+            "{damage}: damaged bytes stay for whoever can use them"
+        );
+    }
+}
+
+#[test]
+fn a_hole_in_the_tail_costs_what_was_in_it() {
+    let written = Written::new(120);
+    let i = written.some_middle(70);
+    let (from, to) = (written.puts[i].at, written.puts[i + 2].at + 10);
+    let segment_end = (from / SEGMENT + 1) * SEGMENT;
+    written.patch(from, &vec![0; to.min(segment_end) - from]);
+    let lost: Vec<usize> = (0..120)
+        .filter(|n| written.puts[*n].at >= from && written.puts[*n].at < to.min(segment_end))
+        .collect();
+    assert!(lost.len() >= 2);
+    // The queues are gone as well: what was lost leaves slots that lead nowhere, and shifts nothing.
+    fs::remove_dir_all(written.path("consumequeue")).unwrap();
+    let view = written.lost_is(lost.iter().copied());
+    assert_eq!(view.report.queues.filled, lost.len() as u64);
+    written.mended();
+    written.lost_is(lost);
+}
+
+#[test]
+fn a_segment_without_its_blank_goes_on_in_the_next() {
+    let written = Written::new(120);
+    let boundary = written.puts.windows(2).find(|w| w[0].at / SEGMENT != w[1].at / SEGMENT).unwrap();
+    let end = boundary[0].at + boundary[0].size;
+    written.patch(end, &[0; 8]);
+    let view = written.lost_is([]);
+    assert!(view.report.damage.len() == 1 && view.report.damage[0].is_unwritten(), "{}", view.report);
+    assert_eq!(view.report.torn, None);
+}
+
+#[test]
+fn a_damaged_end_of_a_segment_does_not_hide_the_next() {
+    let written = Written::new(120);
+    let first = written.puts.windows(2).position(|w| w[0].at / SEGMENT != w[1].at / SEGMENT).unwrap();
+    written.flip_body(first);
+    // And the next segment begins with damage, too.
+    written.flip_body(first + 1);
+    let view = written.lost_is([first, first + 1]);
+    assert_eq!(view.report.torn, None);
+}
+
+#[test]
+fn a_record_copied_behind_the_end_is_none() {
+    let written = Written::new(30);
+    let (first, last) = (&written.puts[3], written.puts.last().unwrap());
+    let copy = written.log_bytes(first.at, first.size);
+    written.patch(last.at + last.size, &copy);
+    assert!(written.lost_is([]).report.torn.is_some());
+    written.mended();
+}
+
+#[test]
+fn a_record_from_before_an_earlier_cut_does_not_come_back() {
+    let written = Written::new(30);
+    // Its number was given out again, to a record stored later; a recovery that leaves what it cuts makes such logs.
+    let last = written.puts.last().unwrap();
+    let bytes = written.log_bytes(last.at, last.size);
+    let stored = Record::decode(&bytes).unwrap().store_timestamp.0;
+    let stored_at = bytes.windows(8).rposition(|w| w == stored.to_be_bytes()).unwrap();
+    written.patch(last.at + stored_at, &(stored - 60_000).to_be_bytes());
+    written.lost_is([]);
+    written.patch(last.at + QUEUE_OFFSET_AT, &(last.number - 3).to_be_bytes());
+    let view = written.lost_is([29]);
+    assert!(view.report.torn.is_some());
+}
+
+#[test]
+fn lost_and_wrong_queue_entries_are_written_from_the_log() {
+    let written = Written::new(150);
+    // Entries of the middle zeroed, one leads elsewhere, the last file is gone.
+    let first = written.queue_file("a", 0, 0);
+    let file = fs::OpenOptions::new().write(true).open(&first).unwrap();
+    file.write_all_at(&[0; 40], 60).unwrap();
+    file.write_all_at(&5_i64.to_be_bytes(), 200).unwrap();
+    fs::remove_file(written.queue_file("a", 0, 2)).unwrap();
+    fs::remove_dir_all(written.path("consumequeue/b")).unwrap();
+    let view = written.lost_is([]);
+    assert!(view.report.queues.added > 0);
+    written.mended();
+    written.lost_is([]);
+}
+
+#[test]
+fn entries_shifted_by_another_store_go_back_to_their_slots() {
+    let written = Written::new(60);
+    let path = written.queue_file("a", 1, 0);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.copy_within(100..380, 80);
+    fs::write(&path, bytes).unwrap();
+    assert!(written.lost_is([]).report.queues.rewritten > 0);
+}
+
+#[test]
+fn entries_without_a_record_go() {
+    let written = Written::new(30);
+    let path = written.queue_file("b", 0, 0);
+    let mut bytes = fs::read(&path).unwrap();
+    let phantom = [&999_999_i64.to_be_bytes()[..], &100_i32.to_be_bytes(), &0_i64.to_be_bytes()].concat();
+    bytes[200..220].copy_from_slice(&phantom);
+    fs::write(&path, bytes).unwrap();
+    let view = written.lost_is([]);
+    assert_eq!(view.queues[&("b".to_owned(), 0)], (0, 10));
+    assert_eq!(view.report.queues.dropped, 1);
+}
+
+#[test]
+fn queues_ahead_of_a_log_that_lost_its_end_are_cut() {
+    let written = Written::new(90);
+    let from = written.puts[70].at;
+    let mut at = from;
+    while at < written.puts[89].at + written.puts[89].size {
+        let end = (at / SEGMENT + 1) * SEGMENT;
+        written.patch(at, &vec![0; end - at]);
+        at = end;
+    }
+    let view = written.lost_is(70..90);
+    assert_eq!(view.queues[&("a".to_owned(), 0)].1, 24);
+    assert_eq!(view.report.torn, None);
+    written.mended();
+}
+
+#[test]
+fn a_damaged_number_moves_no_other_message() {
+    for wrong in [2_i64, 9, 33, 1 << 40] {
+        let written = Written::new(90);
+        let i = written.some_middle(45);
+        let put = &written.puts[i];
+        written.patch(put.at + QUEUE_OFFSET_AT, &(put.number ^ wrong).to_be_bytes());
+        let view = written.view().unwrap();
+        for (n, other) in written.puts.iter().enumerate().filter(|(n, _)| *n != i) {
+            let slot = view.slots.get(&(other.topic.to_owned(), other.id, other.number));
+            assert_eq!(slot, Some(&(i64::try_from(other.at).unwrap(), true)), "{wrong}: put {n}");
+        }
+        assert_eq!(view.queues[&(put.topic.to_owned(), put.id)], (0, 30), "{wrong}");
+        assert_eq!(view.records.len(), 90);
+    }
+}
+
+#[test]
+fn the_last_life_of_a_topic_counts() {
+    let mut written = Written::new(60);
+    let store = Store::open(written.config()).unwrap();
+    store.delete_topic("b").unwrap();
+    let before = written.puts.len();
+    for _ in 0..5 {
+        written.put(&store, "b", 0, b"new");
+    }
+    assert_eq!(written.puts[before].number, 0);
+    store.close().unwrap();
+    // Also when nothing but the log says so.
+    for sidecar in ["deletedTopics", "consumequeue"] {
+        let path = written.path(sidecar);
+        _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+        let view = written.view().unwrap();
+        assert_eq!(view.queues[&("b".to_owned(), 0)], (0, 5), "without {sidecar}");
+        for put in &written.puts[before..] {
+            let slot = view.slots[&("b".to_owned(), 0, put.number)];
+            assert_eq!(slot, (i64::try_from(put.at).unwrap(), true));
+        }
+    }
+}
+
+#[test]
+fn an_index_that_differs_from_the_log_is_completed_or_rebuilt() {
+    for damage in ["none", "one file", "all", "entry", "slots", "header", "size"] {
+        let written = Written::new(150);
+        let mut files: Vec<_> =
+            fs::read_dir(written.path("index")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        assert!(files.len() > 2);
+        let patch = |at: u64, bytes: &[u8]| {
+            fs::OpenOptions::new().write(true).open(&files[1]).unwrap().write_all_at(bytes, at).unwrap();
+        };
+        match damage {
+            "one file" => fs::remove_file(&files[1]).unwrap(),
+            "all" => fs::remove_dir_all(written.path("index")).unwrap(),
+            "entry" => patch(40 + 16 * 4 + 20 * 7, &[9; 20]),
+            "slots" => patch(40, &[0; 64]),
+            "header" => patch(32, &[0; 8]),
+            "size" => fs::write(&files[1], [0; 100]).unwrap(),
+            _ => {}
+        }
+        let view = written.lost_is([]);
+        assert_eq!(view.report.index == Default::default(), damage == "none", "{damage}: {}", view.report);
+        written.mended();
+    }
+}
+
+#[test]
+fn a_checkpoint_is_only_a_hint() {
+    let written = Written::new(90);
+    fs::remove_dir_all(written.path("consumequeue/a")).unwrap();
+    for (i, checkpoint) in
+        [vec![], vec![0; 10], vec![0; 4096], vec![0x7f; 4096], vec![0xff; 4096]].iter().enumerate()
+    {
+        fs::write(written.path("checkpoint"), checkpoint).unwrap();
+        for abort in [true, false] {
+            if abort {
+                fs::write(written.path("abort"), "1").unwrap();
+            } else {
+                fs::remove_file(written.path("abort")).unwrap();
+            }
+            let view = written.lost_is([]);
+            assert_eq!(view.report.aborted, abort, "checkpoint {i}");
+        }
+    }
+}
+
+#[test]
+fn without_a_log_nothing_is_left_that_leads_into_it() {
+    let written = Written::new(30);
+    fs::remove_dir_all(written.path("commitlog")).unwrap();
+    let view = written.view().unwrap();
+    assert!(view.records.is_empty() && view.slots.is_empty());
+    assert_eq!(view.queues[&("a".to_owned(), 0)], (0, 0));
+    assert!(view.hits.values().all(Vec::is_empty));
+}
+
+#[test]
+fn a_log_trimmed_by_retention_starts_its_queues_midway() {
+    let written = Written::new(120);
+    fs::remove_file(written.path("commitlog/00000000000000000000")).unwrap();
+    for queues in ["there", "gone"] {
+        if queues == "gone" {
+            fs::remove_dir_all(written.path("consumequeue")).unwrap();
+        }
+        let view = written.lost_is((0..120).filter(|i| written.puts[*i].at < SEGMENT));
+        let first =
+            written.puts.iter().find(|put| put.at >= SEGMENT && (put.topic, put.id) == ("a", 0)).unwrap();
+        assert_eq!(view.queues[&("a".to_owned(), 0)], (first.number, 40), "queues {queues}");
+    }
+}
+
+#[test]
+fn a_name_or_number_that_cannot_be_a_queue_leads_nowhere() {
+    let written = Written::new(30);
+    let put = &written.puts[9];
+    let bytes = written.log_bytes(put.at, put.size);
+    let topic_at = bytes.windows(2).rposition(|w| w == b"\x01a").unwrap() + 1;
+    written.patch(put.at + topic_at, b"/");
+    written.patch(written.puts[10].at + QUEUE_ID_AT, &(-5_i32).to_be_bytes());
+    let view = written.view().unwrap();
+    assert_eq!(view.report.queues.unplaced, 2);
+    assert_eq!(view.records.len(), 30, "the records stay in the log");
+    assert!(view.queues.keys().all(|(topic, id)| ["a", "b"].contains(&topic.as_str()) && *id >= 0));
+}
+
+#[test]
+fn any_flipped_bit_costs_one_message_at_most() {
+    let written = Written::new(40);
+    let end = written.puts.last().map(|put| put.at + put.size).unwrap();
+    let whole = written.lost_is([]);
+    // A step that is coprime to all field widths meets every kind of field.
+    for at in (0..end).step_by(41) {
+        let byte = written.log_bytes(at, 1)[0];
+        written.patch(at, &[byte ^ (1 << (at % 8))]);
+        let view = written.view().unwrap();
+        let lost = whole.records.difference(&view.records).count();
+        assert!(lost <= 1, "byte {at} cost {lost} records: {}", view.report);
+        assert!(view.records.is_subset(&whole.records), "byte {at} made a record");
+        let found = |view: &View| view.slots.values().filter(|(_, found)| *found).count();
+        assert!(found(&view) + 1 >= found(&whole), "byte {at} cost {} entries", found(&whole) - found(&view));
+        written.patch(at, &[byte]);
+    }
+}
+
+/// Lengths on disk are not believed: thousands of records that state to be huge, each inside the one before, must
+/// not make the search for the next good one read the segment thousands of times.
+#[test]
+fn a_log_made_to_be_slow_is_read_in_linear_time() {
+    let mut bytes = vec![0; 4 << 20];
+    let len = bytes.len();
+    for at in (0..len - 200).step_by(128) {
+        bytes[at..at + 4].copy_from_slice(&u32::try_from(len - at).unwrap().to_be_bytes());
+        bytes[at + MAGIC_AT..at + MAGIC_AT + 4].copy_from_slice(&MAGIC_V1.to_be_bytes());
+        bytes[at + BODY_CRC_AT..at + BODY_CRC_AT + 4].copy_from_slice(&1_u32.to_be_bytes());
+        bytes[at + PHYSICAL_OFFSET_AT..at + PHYSICAL_OFFSET_AT + 8]
+            .copy_from_slice(&(at as i64).to_be_bytes());
+        let body = u32::try_from(len - at - 91).unwrap();
+        bytes[at + 84..at + 88].copy_from_slice(&body.to_be_bytes());
+    }
+    let checks = Checks { body_crc: true, record_crc: false };
+    let mut scan = Scan::new(vec![(PhysicalOffset::ZERO, &bytes)], vec![len], checks, PhysicalOffset::ZERO);
+    let started = Instant::now();
+    let Step::End { at, torn } = scan.step(&|_| None) else { panic!("nothing here is a record") };
+    assert!(at == PhysicalOffset::ZERO && torn.is_some());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_damaged_message_is_not_served() {
+    let written = Written::new(60);
+    let i = written.some_middle(20);
+    written.flip_body(i);
+    let put = &written.puts[i];
+    for queues in ["there", "gone"] {
+        if queues == "gone" {
+            fs::remove_dir_all(written.path("consumequeue")).unwrap();
+        }
+        let store = Store::open(written.config()).unwrap();
+        let queue = store.queue(put.topic, put.id).unwrap();
+        let mut numbers = Vec::new();
+        let mut at = QueueOffset::ZERO;
+        while at < store.max_offset(queue) {
+            let got = store.get(queue, at).unwrap();
+            at = got.next_offset;
+            numbers.extend(got.messages.iter().map(|message| message.record().queue_offset.0));
+        }
+        let want: Vec<i64> = (0..20).filter(|number| *number != put.number).collect();
+        assert_eq!(numbers, want, "queues {queues}");
+        store.close().unwrap();
+    }
+}

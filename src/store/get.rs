@@ -275,6 +275,9 @@ impl Inner {
         at: PhysicalOffset,
         queue_offset: Option<QueueOffset>,
     ) -> Option<StoredMessage> {
+        if self.report.is_damaged(at) {
+            return None;
+        }
         StoredMessage::new(&self.log.lease_rest(at)?, at, queue_offset).ok()
     }
 
@@ -363,8 +366,11 @@ impl Inner {
         if unit.offset < oldest {
             return Err(GetStatus::MessageWasRemoving);
         }
-        let message =
-            self.message_at(unit.offset, Some(unit.queue_offset)).ok_or(GetStatus::MessageWasRemoving)?;
+        // An entry of another length stands for a message that is lost.
+        let message = self
+            .message_at(unit.offset, Some(unit.queue_offset))
+            .filter(|message| usize::try_from(unit.size) == Ok(message.lease().len()))
+            .ok_or(GetStatus::MessageWasRemoving)?;
         if filter.is_some_and(|filter| !filter.by_record(&message.record())) {
             return Err(GetStatus::NoMatchedMessage);
         }

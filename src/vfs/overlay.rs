@@ -18,7 +18,7 @@ use std::{
     time::SystemTime,
 };
 
-use std::os::fd::AsRawFd;
+use std::os::{fd::AsRawFd, unix::fs::FileExt};
 
 use parking_lot::Mutex;
 
@@ -124,7 +124,7 @@ fn mapped(nodes: &mut Nodes, path: &Path) -> io::Result<Arc<Mapping>> {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     let len = usize::try_from(meta.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    let map = Arc::new(Mapping::private(&file, len)?);
+    let map = Arc::new(Mapping::private(file, len)?);
     nodes.insert(path.to_path_buf(), Node::File { map: Arc::clone(&map), modified: meta.modified()? });
     Ok(map)
 }
@@ -305,6 +305,8 @@ impl Lock for Unlocked {}
 struct Mapping {
     base: NonNull<u8>,
     len: usize,
+    /// The file below, which knows where it has holes; none for memory alone.
+    file: Option<fs::File>,
 }
 
 // SAFETY: the memory belongs to this value until it is dropped. Who stores into it keeps to the rules of `Backing`:
@@ -323,8 +325,10 @@ impl std::fmt::Debug for Mapping {
 const PAGE: usize = 4096;
 
 impl Mapping {
-    fn private(file: &fs::File, len: usize) -> io::Result<Self> {
-        Self::map(len, libc::MAP_PRIVATE | libc::MAP_NORESERVE, file.as_raw_fd())
+    fn private(file: fs::File, len: usize) -> io::Result<Self> {
+        let mut map = Self::map(len, libc::MAP_PRIVATE | libc::MAP_NORESERVE, file.as_raw_fd())?;
+        map.file = Some(file);
+        Ok(map)
     }
 
     fn anonymous(len: usize) -> io::Result<Self> {
@@ -333,13 +337,13 @@ impl Mapping {
 
     fn map(len: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<Self> {
         if len == 0 {
-            return Ok(Self { base: NonNull::dangling(), len });
+            return Ok(Self { base: NonNull::dangling(), len, file: None });
         }
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the system's choice touches no memory that anyone has.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), len, access, flags, fd, 0) };
         match NonNull::new(base.cast::<u8>()) {
-            Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => Ok(Self { base, len }),
+            Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => Ok(Self { base, len, file: None }),
             _ => Err(io::Error::last_os_error()),
         }
     }
@@ -372,6 +376,48 @@ impl Mapping {
         bytes
     }
 
+    /// The first range from `at` on that may hold anything but zeros: data of the file below, or a page that was
+    /// stored into.
+    fn data_from(&self, at: usize) -> Option<Range<usize>> {
+        let whole = (at < self.len).then_some(at..self.len)?;
+        let below = match self.file.as_ref().map(|file| data_below(file, at, self.len)) {
+            Some(Ok(below)) => below,
+            Some(Err(_)) => return Some(whole),
+            None => None,
+        };
+        let until = below.as_ref().map_or(self.len, |range| range.start);
+        match self.own_page(at..until) {
+            Ok(Some(page)) => Some(page),
+            Ok(None) => below,
+            Err(_) => Some(whole),
+        }
+    }
+
+    /// The first page in `range` that is this process's own: the system's page map tells it from one of the file.
+    fn own_page(&self, range: Range<usize>) -> io::Result<Option<Range<usize>>> {
+        const ENTRY: usize = 8;
+        const FILE_PAGE: u8 = 1 << 5;
+        const SWAPPED: u8 = 1 << 6;
+        const PRESENT: u8 = 1 << 7;
+        let pages = fs::File::open("/proc/self/pagemap")?;
+        let mut entries = [0; 512 * ENTRY];
+        let first = self.base.as_ptr().addr() / PAGE;
+        let (mut page, end) = (range.start / PAGE, range.end.div_ceil(PAGE));
+        while page < end {
+            let entries = &mut entries[..(end - page).min(512) * ENTRY];
+            pages.read_exact_at(entries, ((first + page) * ENTRY) as u64)?;
+            for entry in entries.as_chunks::<ENTRY>().0 {
+                // The flags are the upper bits of a word in the machine's order.
+                let flags = if cfg!(target_endian = "big") { entry[0] } else { entry[ENTRY - 1] };
+                if flags & (SWAPPED | PRESENT) != 0 && flags & FILE_PAGE == 0 {
+                    return Ok(Some((page * PAGE).max(range.start)..((page + 1) * PAGE).min(range.end)));
+                }
+                page += 1;
+            }
+        }
+        Ok(None)
+    }
+
     /// Copies what both have, leaving out pages of zeros so that a sparse file stays one.
     fn take_over(&self, old: &Self) -> io::Result<()> {
         let shared = self.len.min(old.len);
@@ -382,6 +428,22 @@ impl Mapping {
             }
         }
         Ok(())
+    }
+}
+
+/// The first range of a file from `at` on that is no hole.
+fn data_below(file: &fs::File, at: usize, len: usize) -> io::Result<Option<Range<usize>>> {
+    let seek = |at: usize, whence| {
+        let at = libc::off64_t::try_from(at).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        // SAFETY: takes a descriptor that `file` keeps open and two numbers; touches no memory of ours.
+        let found = unsafe { libc::lseek64(file.as_raw_fd(), at, whence) };
+        usize::try_from(found).map_err(|_| io::Error::last_os_error())
+    };
+    match seek(at, libc::SEEK_DATA) {
+        Ok(start) if start < len => Ok(Some(start..seek(start, libc::SEEK_HOLE)?.min(len))),
+        Ok(_) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -421,6 +483,10 @@ impl Backing for OverlayFile {
 
     fn reserve(&self, range: Range<usize>) -> io::Result<()> {
         self.0.check(range.start, range.len())
+    }
+
+    fn data_from(&self, at: usize) -> Option<Range<usize>> {
+        self.0.data_from(at)
     }
 
     fn advise(&self, _advice: Advice) {}
@@ -538,6 +604,29 @@ mod tests {
         assert!(empty.is_empty());
         empty.write(0, b"").unwrap();
         empty.sync(0..0).unwrap();
+    }
+
+    #[test]
+    fn holes_are_known_and_what_is_stored_into_them_is_data() {
+        let dir = store();
+        let path = dir.path().join("log/sparse");
+        let file = fs::File::create(&path).unwrap();
+        file.set_len(1 << 30).unwrap();
+        file.write_all_at(b"data", 1 << 20).unwrap();
+        let vfs = OverlayVfs::new();
+        let open = vfs.open(&path).unwrap();
+        let near = |range: Option<Range<usize>>, at: usize| {
+            range.is_some_and(|range| range.contains(&at) && range.len() <= 1 << 20)
+        };
+        assert!(near(open.data_from(0), 1 << 20));
+        assert_eq!(open.data_from(2 << 20), None);
+        open.write(5 << 20, b"stored").unwrap();
+        assert!(near(open.data_from(2 << 20), 5 << 20));
+        assert_eq!(open.data_from(6 << 20), None);
+        let made = vfs.create(&dir.path().join("log/made"), 1 << 30, Reserve::None).unwrap();
+        assert_eq!(made.data_from(0), None);
+        made.write(9 << 20, b"stored").unwrap();
+        assert!(near(made.data_from(0), 9 << 20));
     }
 
     #[test]
