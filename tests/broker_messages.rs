@@ -346,6 +346,32 @@ async fn a_held_pull_ends_when_its_time_is_up_and_when_the_broker_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_pull_learns_at_once_that_its_group_was_moved() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    call(&client, send(request::SEND_MESSAGE_V2, "T_MOVE", 0, b"b", "")).await;
+    pull_until(&client, "T_MOVE", 0, 1).await;
+    call(&client, heart_beat("G_MOVE", "c1", "T_MOVE", "*", 1)).await;
+    let pull = |group| Pull::new(group, "T_MOVE", 0, 1).suspend(5_000).command();
+    let (mine, other) =
+        (client.connection().call(pull("G_MOVE"), WAIT), client.connection().call(pull("G_STAY"), WAIT));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let reset = Command::request(request::INVOKE_BROKER_TO_RESET_OFFSET)
+        .with_field("topic", "T_MOVE")
+        .with_field("group", "G_MOVE")
+        .with_field("timestamp", 0)
+        .with_field("isForce", true);
+    let start = Instant::now();
+    assert_eq!(call(&client, reset).await.code, response::SUCCESS);
+    let answer = mine.await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert_eq!((answer.code, answer.remark.as_deref()), (response::PULL_OFFSET_MOVED, Some("OFFSET_RESET")));
+    assert_eq!(answer.fields.get("nextBeginOffset"), Some("0"));
+    assert_eq!(other.await.unwrap().code, response::PULL_NOT_FOUND);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_commits_the_offset_that_it_carries() {
     let broker = Fixture::start(|_| {}).await;
     let client = broker.client().await;

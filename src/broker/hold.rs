@@ -5,6 +5,7 @@
 //! * on arrival of a message that its filter lets through ([`Hold::arrived`], called by the dispatcher for every
 //!   message, so it only looks up and moves; the pulls are answered elsewhere),
 //! * when a re-check every [`RECHECK`] finds that the queue has moved on, with or without matching messages,
+//! * when its group is moved to another offset,
 //! * when its time is up, its connection has closed, or the broker stops.
 //!
 //! Bounds: [`Hold::new`]'s limit for all, beyond which a pull is answered at once; one entry a pull. The lock is held
@@ -168,6 +169,11 @@ impl<P: Waiting> Hold<P> {
         })
     }
 
+    /// Takes out the pulls of a topic that `which` chooses.
+    pub(crate) fn chosen(&self, topic: &str, which: impl Fn(&P) -> bool) -> Vec<Held<P>> {
+        self.sweep(|of, _, held| of == topic && which(&held.pull))
+    }
+
     /// Takes out everything and holds nothing from now on.
     pub(crate) fn stop(&self) -> Vec<Held<P>> {
         self.inner.lock().stopped = true;
@@ -304,6 +310,16 @@ mod tests {
         hold(&held, pull("tag 1", 5, 20, Some(1)));
         assert!(held.moved(|_, _| 5).is_empty());
         assert_eq!(names(&held.moved(|_, _| 6)), ["tag 1"]);
+    }
+
+    #[test]
+    fn the_pulls_of_a_topic_can_be_chosen_by_what_they_are() {
+        let held = Hold::new(10);
+        hold(&held, pull("mine", 5, 20, None));
+        hold(&held, pull("other", 5, 20, None));
+        assert!(held.chosen("u", |_| true).is_empty());
+        assert_eq!(names(&held.chosen("t", |pull| pull.name == "mine")), ["mine"]);
+        assert_eq!(held.len(), 1);
     }
 
     #[test]

@@ -227,6 +227,7 @@ fn reset(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Com
         broker.offsets.reset(group, &topic.name, id, target);
         table.push((broker.message_queue(&topic.name, id), Json::from(target)));
     }
+    super::pull::wake_group(broker, group, &topic.name);
     tracing::info!(topic = topic.name, group, time, "offsets reset by request");
     Ok(cmd.reply(response::SUCCESS).with_body(Json::map([("offsetTable", Json::Map(table))]).compact()))
 }

@@ -448,6 +448,12 @@ pub(crate) fn stop(broker: &Arc<Broker>) {
     answer_woken(broker, woken);
 }
 
+/// Answers the pulls of a group that wait in a topic: an administrator moved the group.
+pub(crate) fn wake_group(broker: &Arc<Broker>, group: &str, topic: &str) {
+    let of_group = |pull: &HeldPull| pull.cmd.fields.get("consumerGroup") == Some(group);
+    answer_woken(broker, broker.hold.chosen(topic, of_group));
+}
+
 fn answer_woken(broker: &Arc<Broker>, woken: Vec<Held<HeldPull>>) {
     for held in woken {
         let HeldPull { conn, cmd, .. } = held.pull;

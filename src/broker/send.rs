@@ -108,42 +108,41 @@ impl Broker {
 fn serve(broker: &Arc<Broker>, conn: &Arc<Connection>, requests: Vec<Command>) {
     let mut singles = Vec::new();
     for request in requests {
-        let answer = (!request.is_oneway()).then(|| blank_answer(broker, &request));
-        match prepare(broker, conn, &request, answer.clone()) {
+        match prepare(broker, conn, &request) {
             Ok(prepared) if prepared.batch => {
                 // Flushed first, so that the order of the queue is the order on the connection.
                 put_singles(broker, conn, std::mem::take(&mut singles));
                 put_client_batch(broker, conn, prepared);
             }
             Ok(prepared) => singles.push(prepared),
-            Err(refusal) => refuse(conn, answer, &refusal),
+            Err(refusal) => refuse(conn, blank_answer(broker, &request), refusal),
         }
     }
     put_singles(broker, conn, singles);
 }
 
-/// What every answer to a send has.
-fn blank_answer(broker: &Broker, request: &Command) -> Command {
-    request
-        .reply(response::SYSTEM_ERROR)
-        .with_field(properties::MSG_REGION, &broker.config.region_id)
-        .with_field(properties::TRACE_ON, broker.live.trace_on.load(Relaxed))
+/// What every answer to a send has; `None` for a one-way send.
+fn blank_answer(broker: &Broker, request: &Command) -> Option<Command> {
+    (!request.is_oneway()).then(|| {
+        request
+            .reply(response::SYSTEM_ERROR)
+            .with_field(properties::MSG_REGION, &broker.config.region_id)
+            .with_field(properties::TRACE_ON, broker.live.trace_on.load(Relaxed))
+    })
 }
 
-fn refuse(conn: &Connection, answer: Option<Command>, refusal: &Refusal) {
-    if let Some(mut answer) = answer {
-        answer.code = refusal.code;
-        answer.remark = Some(refusal.remark.clone());
-        conn.send(answer);
+fn refuse(conn: &Connection, answer: Option<Command>, refusal: Refusal) {
+    match answer {
+        Some(mut answer) => {
+            answer.code = refusal.code;
+            answer.remark = Some(refusal.remark);
+            conn.send(answer);
+        }
+        None => tracing::debug!(refused = refusal.code, remark = refusal.remark, "one-way send"),
     }
 }
 
-fn prepare(
-    broker: &Arc<Broker>,
-    conn: &Connection,
-    request: &Command,
-    answer: Option<Command>,
-) -> Result<Prepared, Refusal> {
+fn prepare(broker: &Arc<Broker>, conn: &Connection, request: &Command) -> Result<Prepared, Refusal> {
     let header = SendHeader::read(request)?;
     let topic = check(broker, &header)?;
     let queue_id = match header.queue_id {
@@ -165,7 +164,7 @@ fn prepare(
         batch: header.batch,
         queue_id,
         unique_key: marks.unique_key.map(str::to_owned),
-        answer,
+        answer: blank_answer(broker, request),
     };
     let body = request.body.to_bytes();
     if body.is_empty() {
@@ -372,7 +371,7 @@ fn put_singles(broker: &Arc<Broker>, conn: &Arc<Connection>, mut singles: Vec<Pr
         let stored = single.messages(broker).next().map(|message| broker.store.put(&message));
         match stored {
             Some(Ok(appended)) => answer_all(conn, std::slice::from_mut(&mut single), vec![appended]),
-            Some(Err(error)) => refuse(conn, single.answer, &put_refusal(broker, &error)),
+            Some(Err(error)) => refuse(conn, single.answer, put_refusal(broker, &error)),
             None => {}
         }
     }
@@ -386,7 +385,7 @@ fn put_client_batch(broker: &Arc<Broker>, conn: &Arc<Connection>, mut batch: Pre
     };
     let stored: Vec<Appended> = match stored {
         Ok(stored) => stored.into_iter().collect(),
-        Err(error) => return refuse(conn, batch.answer, &put_refusal(broker, &error)),
+        Err(error) => return refuse(conn, batch.answer, put_refusal(broker, &error)),
     };
     let ids = stored.iter().map(Appended::message_id).collect::<Vec<_>>().join(",");
     let answer = stored.first().and_then(|first| batch.stored(ids, first));
@@ -464,5 +463,30 @@ pub(super) fn put_code(status: PutStatus) -> (i32, Option<String>) {
         }
         PutStatus::LmqConsumeQueueNumExceeded => (response::SYSTEM_ERROR, remark("too many %LMQ% queues")),
         PutStatus::UnknownError => (response::SYSTEM_ERROR, remark("the store could not keep the message")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_of_the_store_has_rocketmq_s_code() {
+        for (status, code, explained) in [
+            (PutStatus::Ok, 0, false),
+            (PutStatus::FlushDiskTimeout, 10, false),
+            (PutStatus::SlaveNotAvailable, 11, false),
+            (PutStatus::FlushSlaveTimeout, 12, false),
+            (PutStatus::MessageIllegal, 13, true),
+            (PutStatus::PropertiesSizeExceeded, 13, true),
+            (PutStatus::ServiceNotAvailable, 14, true),
+            (PutStatus::OsPageCacheBusy, 2, true),
+            (PutStatus::CreateMappedFileFailed, 1, true),
+            (PutStatus::LmqConsumeQueueNumExceeded, 1, true),
+            (PutStatus::UnknownError, 1, true),
+        ] {
+            let (got, remark) = put_code(status);
+            assert_eq!((got, remark.is_some()), (code, explained), "{status:?}");
+        }
     }
 }
