@@ -1,5 +1,7 @@
 //! `reput broker` killed with SIGKILL and started again: nothing that was acknowledged is lost, nothing is given twice
 //! that was not, delayed messages still come, and consumers go on where they were.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 #![cfg(all(feature = "broker", unix))]
 
 mod loopback;

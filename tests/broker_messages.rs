@@ -1,5 +1,7 @@
 //! Messages through a broker in this process, over loopback, as clients send and fetch them: every request code that
 //! carries messages, its answer, and its refusals.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 #![cfg(feature = "broker")]
 
 mod loopback;

@@ -1,5 +1,7 @@
 //! What a broker knows besides messages: topics, groups, offsets, clients, its own settings; over loopback, with a name
 //! server, and over restarts.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 #![cfg(feature = "broker")]
 
 mod loopback;

@@ -5,6 +5,8 @@
 //! damaged one RocketMQ loses more than the damage took, in ways that FORMAT.md lists under "Recovery"; there this
 //! store is held to the log itself instead. Which rule a store falls under is told by its name, which says what was
 //! done to it.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 #![cfg(feature = "broker")]
 
 mod support;

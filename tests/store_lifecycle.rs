@@ -1,4 +1,5 @@
 //! Opening, closing, deleting topics, keeping to the rules of retention.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 use std::{
     io,
@@ -81,7 +82,10 @@ impl Vfs for FullDisk {
 /// A store of ten segments whose clock says that all but the last were written `age_hours` ago.
 fn aged(dir: &TempDir, age_hours: u64, used: u64) -> (Store, Steps, Arc<FullDisk>) {
     let real_now = StoreTimestamp(
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64,
+        i64::try_from(
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis(),
+        )
+        .unwrap(),
     );
     // Noon: not an hour of `deleteWhen`.
     let noon = StoreTimestamp(real_now.0 - real_now.0 % 86_400_000 + 12 * 3_600_000);

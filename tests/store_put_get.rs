@@ -1,4 +1,5 @@
 //! Putting and getting through the public API: places, statuses, filters, queries, limits.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 use std::{
     collections::BTreeMap,

@@ -21,7 +21,7 @@ const EMPTY_FILE_NAMES: [&str; 6] = ["utils", "util", "common", "manager", "help
 const EMPTY_TYPE_ENDS: [&str; 6] = ["Impl", "Base", "Manager", "Util", "Handle", "Context"];
 
 /// The modules from the ground up. Each may import those before it and none behind it.
-const ORDER: [&str; 24] = [
+const ORDER: &[&str] = &[
     "types",
     "error",
     "vfs",
@@ -49,7 +49,7 @@ const ORDER: [&str; 24] = [
 ];
 /// What the order would allow and the house plan does not: the three kinds of files are joined by others, the format
 /// is bytes and values alone, and store and wire meet in the broker only.
-const APART: [(&str, &[&str]); 6] = [
+const APART: &[(&str, &[&str])] = &[
     ("format", &["vfs", "clock", "config"]),
     ("consume_queue", &["commit_log"]),
     ("index", &["commit_log", "consume_queue"]),

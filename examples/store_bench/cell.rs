@@ -238,10 +238,10 @@ impl Cell {
 }
 
 fn take(free: &(Mutex<usize>, Condvar), count: usize) {
-    if let Ok(guard) = free.0.lock() {
-        if let Ok(mut left) = free.1.wait_while(guard, |left| *left < count) {
-            *left -= count;
-        }
+    if let Ok(guard) = free.0.lock()
+        && let Ok(mut left) = free.1.wait_while(guard, |left| *left < count)
+    {
+        *left -= count;
     }
 }
 

@@ -25,12 +25,14 @@ impl Histogram {
         self.buckets[Self::bucket(nanos)] += 1;
     }
 
-    const fn bucket(nanos: u64) -> usize {
-        if nanos < 64 {
-            return nanos as usize;
-        }
-        let power = 63 - nanos.leading_zeros() as usize;
-        (power - 5) * 64 + (nanos >> (power - 6)) as usize % 64
+    fn bucket(nanos: u64) -> usize {
+        let bucket = if nanos < 64 {
+            nanos
+        } else {
+            let power = u64::from(63 - nanos.leading_zeros());
+            (power - 5) * 64 + (nanos >> (power - 6)) % 64
+        };
+        usize::try_from(bucket).unwrap_or(usize::MAX)
     }
 
     fn middle(bucket: usize) -> f64 {
