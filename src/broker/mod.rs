@@ -192,9 +192,9 @@ impl Broker {
         let Some(queue) = self.store.find_queue(topic, id) else { return false };
         let Ok(first) = self.store.entries(queue, QueueOffset::ZERO, 1) else { return false };
         let end = self.store.status().max_offset;
-        first
-            .first()
-            .is_some_and(|unit| unit.queue_offset == QueueOffset::ZERO && end.since(unit.offset) <= self.hot_bytes)
+        first.first().is_some_and(|unit| {
+            unit.queue_offset == QueueOffset::ZERO && end.since(unit.offset) <= self.hot_bytes
+        })
     }
 
     /// Ends what writes, saves the tables and closes the store. Everything is tried; the first error counts.

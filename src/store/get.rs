@@ -177,7 +177,7 @@ impl Store {
         boundary: Boundary,
     ) -> Result<QueueOffset> {
         let Some(entry) = self.inner.registry.get(queue) else { return Ok(QueueOffset::ZERO) };
-        entry.queue.search_by_time(time, boundary, &|at| self.inner.stored_at(at))
+        entry.queue.search_by_time(time, boundary, |at| self.inner.stored_at(at))
     }
 
     /// When a message of a queue was stored.

@@ -315,12 +315,12 @@ impl Inner {
             TransactionType::Prepared | TransactionType::Rollback => return Ok((0, Extra::None)),
             TransactionType::None | TransactionType::Commit => {}
         }
-        if self.config.multi_dispatch && dispatch::spreads(&target.topic) {
-            if let Some(names) = all.get(properties::INNER_MULTI_DISPATCH).filter(|names| !names.is_empty()) {
-                let further = names.split(',').map(|name| self.further_queue(name, target.id));
-                let queues = further.collect::<Result<Vec<_>>>()?;
-                return Ok((1, Extra::MultiDispatch(queues)));
-            }
+        if self.config.multi_dispatch
+            && dispatch::spreads(&target.topic)
+            && let Some(names) = all.get(properties::INNER_MULTI_DISPATCH).filter(|names| !names.is_empty())
+        {
+            let further = names.split(',').map(|name| self.further_queue(name, target.id));
+            return Ok((1, Extra::MultiDispatch(further.collect::<Result<Vec<_>>>()?)));
         }
         Ok((1, Extra::None))
     }
