@@ -297,11 +297,12 @@ async fn members_of_a_group_are_told_when_another_comes_leaves_or_breaks_off() {
     third.connection().close();
     until("one that broke off", || async { notices() == 5 }).await;
     assert_eq!(text(&members(&first).await), r#"{"consumerIdList":["c1"]}"#);
-    let told = told.0.lock().unwrap();
-    assert!(told.iter().all(|command| command.code == request::NOTIFY_CONSUMER_IDS_CHANGED
-        && command.is_oneway()
-        && command.fields.get("consumerGroup") == Some("G")));
-    drop(told);
+    let is_notice = |command: &Command| {
+        command.code == request::NOTIFY_CONSUMER_IDS_CHANGED
+            && command.is_oneway()
+            && command.fields.get("consumerGroup") == Some("G")
+    };
+    assert!(told.0.lock().unwrap().iter().all(is_notice));
     broker.stop().await;
 }
 

@@ -528,7 +528,9 @@ mod tests {
             assert!(config.set(key, &value).unwrap(), "{key}");
             assert_eq!(config.get(key), Some(value), "{key}");
         }
-        for key in KNOWN {}
+        for key in KNOWN {
+            assert_eq!(config.get(key), None, "{key} has an effect");
+        }
         assert!(CHANGEABLE.iter().all(|key| BrokerConfig::KEYS.contains(key)));
     }
 }

@@ -83,11 +83,14 @@ impl From<crate::Error> for Refusal {
     }
 }
 
+/// Serves one request at once.
+type Answerer = fn(&Arc<Broker>, &Arc<Connection>, &Command) -> Result<Command, Refusal>;
+
 /// How a request code is served.
 #[derive(Clone, Copy)]
 pub(crate) enum Route {
     /// Answered before the function returns.
-    Answer(fn(&Arc<Broker>, &Arc<Connection>, &Command) -> Result<Command, Refusal>),
+    Answer(Answerer),
     /// Takes the request and replies by [`Broker::reply`], now or later.
     Take(fn(&Arc<Broker>, &Arc<Connection>, Command)),
     /// Like `Take`, for all requests of this code that one read brought, in their order.
