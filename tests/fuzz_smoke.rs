@@ -15,7 +15,7 @@ use reput::{
 /// Changes of each seed in the targets that only decode.
 const ROUNDS: u64 = 30_000;
 /// Opening a store costs a thousand times as much as decoding.
-const STORE_ROUNDS: u64 = 150;
+const STORE_ROUNDS: u64 = 600;
 
 struct Dice(u64);
 

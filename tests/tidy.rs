@@ -80,7 +80,7 @@ struct Source {
 }
 
 impl Source {
-    /// The text before the unit tests, which by custom stand last; those in a `tests.rs` are not read at all.
+    /// The text before the unit tests, which by custom stand last; those in a `tests.rs` or below `tests/` are not read at all.
     fn code(&self) -> &str {
         self.text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(&self.text)
     }
@@ -123,7 +123,10 @@ fn sources(below: &str) -> Vec<Source> {
     files_below(&root().join(below), &mut paths);
     let sources: Vec<Source> = paths
         .into_iter()
-        .filter(|path| path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs"))
+        .filter(|path| path.extension().is_some_and(|e| e == "rs"))
+        .filter(|path| {
+            !path.ends_with("tests.rs") && !path.components().any(|part| part.as_os_str() == "tests")
+        })
         .map(|path| Source {
             path: path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned(),
             text: fs::read_to_string(&path).unwrap(),
@@ -254,10 +257,10 @@ fn functions_stay_short_enough_to_read() {
                     }
                     open = None;
                 }
-            } else if let Some(name) = function_name(line) {
-                if !line.trim_end().ends_with(['}', ';']) {
-                    open = Some((i, indent, name));
-                }
+            } else if let Some(name) = function_name(line)
+                && !line.trim_end().ends_with(['}', ';'])
+            {
+                open = Some((i, indent, name));
             }
         }
     }
