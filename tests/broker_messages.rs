@@ -39,7 +39,8 @@ async fn pull_until(client: &Client, topic: &str, queue: i32, count: usize) -> V
 async fn a_message_sent_by_either_code_comes_back_with_what_the_broker_added() {
     let broker = Fixture::start(|_| {}).await;
     let client = broker.client().await;
-    let properties = "KEYS\x01k1\x02UNIQ_KEY\x01C0A801010001\x02TAGS\x01A\x02WAIT\x01true\x02";
+    let properties = "KEYS\x01k1\x02UNIQ_KEY\x01C0A801010001\x02TAGS\x01A\x02WAIT\x01true\x02POP_CK\x01x\x02\
+                      __CRC32#\x010123456789\x02";
     for (n, code) in [request::SEND_MESSAGE, request::SEND_MESSAGE_V2].into_iter().enumerate() {
         let answer = call(&client, send(code, "T_SEND", 1, b"body", properties)).await;
         assert_eq!(answer.code, response::SUCCESS, "{answer:?}");
@@ -65,6 +66,11 @@ async fn a_message_sent_by_either_code_comes_back_with_what_the_broker_added() {
             assert_eq!(record.property(name), Some(value), "{name}");
         }
         assert_eq!(record.topic, "T_SEND");
+        assert_eq!(
+            (record.property("POP_CK"), record.property("__CRC32#")),
+            (None, None),
+            "not a client's to set"
+        );
     }
     broker.stop().await;
 }

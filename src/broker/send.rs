@@ -42,6 +42,8 @@ const NOT_FOR_CLIENTS: [&str; 6] = [
     "SELF_TEST_TOPIC",
     "OFFSET_MOVED_EVENT",
 ];
+/// Properties that only brokers and the store set.
+const RESERVED: [&str; 2] = [POP_CHECK, properties::CRC32];
 /// Queues of a dead-letter topic.
 const DLQ_QUEUES: i32 = 1;
 
@@ -77,11 +79,13 @@ pub(super) const ROUTES: &[(i32, Route)] = &[
 ];
 
 impl Broker {
-    /// A queue of a topic that has `queues`, another one each time.
+    /// A queue of a topic that has `queues`: another one each time, evenly also for one topic among several.
     pub(super) fn any_queue(&self, queues: i32) -> i32 {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let queues = u32::try_from(queues).unwrap_or(0).max(1);
-        i32::try_from(NEXT.fetch_add(1, Relaxed) % queues).unwrap_or(0)
+        // Multiples of the golden ratio spread evenly, whichever of them a topic gets.
+        let point = u64::from(NEXT.fetch_add(0x9E37_79B9, Relaxed));
+        let queues = u64::try_from(queues).unwrap_or(0);
+        i32::try_from((point * queues) >> 32).unwrap_or(0)
     }
 
     /// An id for a message whose producer gave it none: as RocketMQ's clients make theirs, 16 bytes of host, process,
@@ -251,7 +255,7 @@ fn single_part(
         }
     };
     let trace_on = if broker.live.trace_on.load(Relaxed) { "true" } else { "false" };
-    let mut drop = vec![POP_CHECK];
+    let mut drop = RESERVED.to_vec();
     let mut add = vec![
         (properties::MSG_REGION, broker.config.region_id.as_str()),
         (properties::TRACE_ON, trace_on),
@@ -315,7 +319,7 @@ fn batch_parts(
         .into_iter()
         .map(|part| Part {
             body: body.slice_ref(part.body),
-            properties: part.properties.to_vec(),
+            properties: rewritten(part.properties, &RESERVED, &[]),
             flag: part.flag,
         })
         .collect())
