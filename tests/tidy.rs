@@ -123,14 +123,11 @@ fn sources(below: &str) -> Vec<Source> {
     files_below(&root().join(below), &mut paths);
     let sources: Vec<Source> = paths
         .into_iter()
-        .filter(|path| path.extension().is_some_and(|e| e == "rs"))
-        .filter(|path| {
-            !path.ends_with("tests.rs") && !path.components().any(|part| part.as_os_str() == "tests")
+        .map(|path| (path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned(), path))
+        .filter(|(name, _)| {
+            name.ends_with(".rs") && !name.ends_with("/tests.rs") && !name.contains("/tests/")
         })
-        .map(|path| Source {
-            path: path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned(),
-            text: fs::read_to_string(&path).unwrap(),
-        })
+        .map(|(name, path)| Source { path: name, text: fs::read_to_string(&path).unwrap() })
         .collect();
     assert!(!sources.is_empty(), "no source below {below}");
     sources

@@ -1,7 +1,7 @@
 //! The broker: RocketMQ's request codes over the store.
 //!
 //! Owns the boot and stop order, and the table from request code to the file that answers it; each concern has one
-//! file. Invariants: a name was checked by [`names`] before it is kept or becomes a file, every request that is not
+//! file. Invariants: a name was checked by `names` before it is kept or becomes a file, every request that is not
 //! one-way gets exactly one reply (or is held by `hold`), and nothing here blocks on the disk but boot and stop.
 //! Called by the command line and by tests.
 
