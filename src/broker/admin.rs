@@ -6,12 +6,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::{
-    Broker, Refusal, Route,
-    config::CHANGEABLE,
-    json::{DataVersion, Json},
-    names,
-};
+use super::{Broker, Refusal, Route, config::CHANGEABLE, config_file::DataVersion, json::Json, names};
 use crate::{
     config::parse_properties,
     consume_queue::{Boundary, CqUnit},

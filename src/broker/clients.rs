@@ -460,3 +460,83 @@ fn check_config(_: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<C
         format!("this broker filters by tags only, not by {}", names::shorten(kind)),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(number: u64, client_id: &str, seen: i64) -> Member {
+        let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1_000));
+        Member {
+            conn: Connection::detached(number, peer),
+            client_id: client_id.into(),
+            language: Language::Java,
+            version: 513,
+            seen: StoreTimestamp(seen),
+        }
+    }
+
+    fn beat(
+        clients: &Clients,
+        member: &Member,
+        fingerprint: i64,
+        subs: Option<Vec<Subscription>>,
+    ) -> (bool, bool) {
+        let manner = Manner::from_json(&Json::Map(Vec::new()));
+        let beat = clients.put_consumer("g", member, manner, fingerprint, subs);
+        (beat.changed, beat.other_fingerprint)
+    }
+
+    #[test]
+    fn a_subscription_changes_with_its_version_and_goes_when_it_is_not_named() {
+        let clients = Clients::default();
+        let one = member(1, "a", 0);
+        let subs = |expression, version| Some(vec![Subscription::tags("t", expression, version)]);
+        assert_eq!(beat(&clients, &one, 0, subs("*", 5)), (true, false));
+        assert_eq!(beat(&clients, &one, 0, subs("old", 4)), (false, false));
+        assert_eq!(clients.subscription("g", "t").unwrap().expression, "*");
+        assert_eq!(beat(&clients, &one, 0, subs("new", 6)), (false, false));
+        assert_eq!(clients.subscription("g", "t").unwrap().expression, "new");
+        assert_eq!(beat(&clients, &one, 0, Some(vec![Subscription::tags("u", "*", 7)])), (true, false));
+        assert!(clients.subscription("g", "t").is_none());
+    }
+
+    #[test]
+    fn a_heartbeat_without_subscriptions_keeps_them_until_the_fingerprint_differs() {
+        let clients = Clients::default();
+        let (one, two) = (member(1, "a", 0), member(2, "b", 0));
+        assert_eq!(beat(&clients, &one, 77, Some(vec![Subscription::tags("t", "*", 1)])), (true, false));
+        assert_eq!(beat(&clients, &one, 77, None), (false, false));
+        assert!(clients.subscription("g", "t").is_some());
+        assert_eq!(beat(&clients, &two, 78, None), (true, true));
+        assert_eq!(beat(&clients, &two, 78, None), (false, false));
+    }
+
+    #[test]
+    fn a_connection_leaves_every_group_and_empty_groups_go() {
+        let clients = Clients::default();
+        let (one, two) = (member(1, "a", 10), member(2, "b", 20));
+        for member in [&one, &two] {
+            beat(&clients, member, 0, Some(Vec::new()));
+            clients.put_producer("p", member);
+        }
+        assert_eq!(clients.counts(), (2, 2));
+        let silent: Vec<u64> =
+            clients.silent_since(StoreTimestamp(15)).iter().map(|conn| conn.id()).collect();
+        assert_eq!(silent, [1]);
+        assert_eq!(clients.remove(1), ["g"]);
+        assert_eq!(clients.find("g", "b").unwrap().conn.id(), 2);
+        assert_eq!(clients.remove(2), ["g"]);
+        assert!(
+            clients.manner("g").is_none() && clients.producers().is_empty() && clients.remove(2).is_empty()
+        );
+    }
+
+    #[test]
+    fn a_subscription_comes_back_as_it_was_sent() {
+        let text = r#"{"classFilterMode":false,"codeSet":[2598919],"expressionType":"TAG","subString":"TagA","subVersion":17,"tagsSet":["TagA"],"topic":"t"}"#;
+        let sub = Subscription::from_json(&Json::parse(text.as_bytes()).unwrap()).unwrap();
+        assert_eq!((sub.expression.as_str(), sub.version), ("TagA", 17));
+        assert_eq!(sub.to_json().compact(), text);
+    }
+}

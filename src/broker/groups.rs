@@ -12,7 +12,8 @@ use parking_lot::RwLock;
 
 use super::{
     Broker, Refusal, Route,
-    json::{ConfigFile, DataVersion, Json},
+    config_file::{ConfigFile, DataVersion},
+    json::Json,
     names, topics,
 };
 use crate::{
@@ -348,7 +349,7 @@ fn get_one(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{broker::json::golden, vfs::OsVfs};
+    use crate::{broker::config_file::golden, vfs::OsVfs};
 
     #[test]
     fn each_group_that_java_wrote_is_written_again_just_so() {

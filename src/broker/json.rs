@@ -1,27 +1,13 @@
-//! JSON as RocketMQ's fastjson writes and reads it, and the config files that hold it.
+//! JSON as RocketMQ's fastjson writes and reads it.
 //!
-//! Owns: the value type [`Json`], its lenient reader (keys that are numbers or objects need no quotes), its two
-//! layouts (one line for the wire, tabs for the files), and [`ConfigFile`], which replaces a file in one step and keeps
-//! the content before as `<name>.bak`. Called by every table of the broker that outlives a restart and by every
-//! handler with a JSON body.
+//! Pure. Owns the value type [`Json`], its lenient reader (keys that are numbers or objects need no quotes; nesting is
+//! bounded) and its two layouts: one line for the wire, tabs for files. Called by every table of the broker that
+//! outlives a restart and by every handler with a JSON body.
 
-use std::{
-    fmt::Write as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
-
-use parking_lot::Mutex;
-
-use crate::{
-    error::{Error, Result},
-    vfs::Vfs,
-};
+use std::fmt::Write as _;
 
 /// Nesting that the reader follows; RocketMQ's own files and bodies need 6.
 const MAX_DEPTH: usize = 64;
-/// A config file larger than this is not read.
-const MAX_FILE: u64 = 256 << 20;
 
 /// A JSON value. Maps keep their order, and their keys may be any value, as fastjson's may.
 #[derive(Clone, Debug, PartialEq)]
@@ -411,137 +397,6 @@ impl Reader<'_> {
     }
 }
 
-/// RocketMQ's `dataVersion`: how its tables tell that another copy is newer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct DataVersion {
-    pub(crate) state_version: i64,
-    pub(crate) timestamp: i64,
-    pub(crate) counter: i64,
-}
-
-impl DataVersion {
-    /// A version that starts at `now` in milliseconds.
-    pub(crate) const fn new(now: i64) -> Self {
-        Self { state_version: 0, timestamp: now, counter: 0 }
-    }
-
-    /// One change more.
-    pub(crate) const fn step(&mut self, now: i64) {
-        self.timestamp = now;
-        self.counter += 1;
-    }
-
-    pub(crate) fn to_json(self) -> Json {
-        Json::map([
-            ("counter", Json::Int(self.counter)),
-            ("stateVersion", Json::Int(self.state_version)),
-            ("timestamp", Json::Int(self.timestamp)),
-        ])
-    }
-
-    /// What a file says; `None` when the field is missing or something else.
-    pub(crate) fn from_json(json: Option<&Json>) -> Option<Self> {
-        let json = json?;
-        Some(Self {
-            state_version: json.int_of("stateVersion").unwrap_or(0),
-            timestamp: json.int_of("timestamp")?,
-            counter: json.int_of("counter").unwrap_or(0),
-        })
-    }
-}
-
-/// One file below `config/`.
-///
-/// A save first keeps the old content as `<name>.bak`, then replaces the file in one step. A file that cannot be read
-/// is renamed to `<name>.damaged-<n>`, never deleted, and its `.bak` is taken instead.
-#[derive(Debug)]
-pub(crate) struct ConfigFile {
-    vfs: Arc<dyn Vfs>,
-    path: PathBuf,
-    /// What the file holds, so that an unchanged table costs no write.
-    last: Mutex<Option<String>>,
-}
-
-impl ConfigFile {
-    /// The file `name` in the directory `dir`, which is made.
-    pub(crate) fn new(vfs: Arc<dyn Vfs>, dir: &Path, name: &str) -> Result<Self> {
-        vfs.create_dir_all(dir).map_err(Error::io("create", dir))?;
-        Ok(Self { vfs, path: dir.join(name), last: Mutex::new(None) })
-    }
-
-    fn sibling(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(suffix);
-        name.into()
-    }
-
-    /// Reads the file through `read`; its `.bak` when the file is missing, torn or not what `read` wants.
-    pub(crate) fn load<T>(&self, read: impl Fn(&Json) -> Result<T, String>) -> Result<Option<T>> {
-        for path in [self.path.clone(), self.sibling(".bak")] {
-            let Some(bytes) = self.vfs.read(&path, MAX_FILE).map_err(Error::io("read", &path))? else {
-                continue;
-            };
-            match Json::parse(&bytes).and_then(|json| read(&json)) {
-                Ok(value) => {
-                    if path == self.path {
-                        *self.last.lock() = String::from_utf8(bytes).ok();
-                    }
-                    return Ok(Some(value));
-                }
-                Err(why) => self.set_aside(&path, &why)?,
-            }
-        }
-        Ok(None)
-    }
-
-    fn set_aside(&self, path: &Path, why: &str) -> Result<()> {
-        for n in 1..=10_000 {
-            let mut aside = path.to_path_buf().into_os_string();
-            aside.push(format!(".damaged-{n}"));
-            let aside = PathBuf::from(aside);
-            if self.vfs.stat(&aside).map_err(Error::io("look at", &aside))?.is_none() {
-                tracing::warn!(file = %path.display(), kept_as = %aside.display(), why, "unreadable config file set aside");
-                return self.vfs.rename(path, &aside).map_err(Error::io("rename", path));
-            }
-        }
-        Err(Error::Config {
-            key: "storePathRootDir".into(),
-            value: path.display().to_string(),
-            why: "10000 damaged copies of this file lie beside it: look at them and move them away".into(),
-        })
-    }
-
-    /// Writes `json` unless the file holds exactly that already.
-    pub(crate) fn save(&self, json: &Json) -> Result<()> {
-        self.save_with(|| json.clone())
-    }
-
-    /// [`ConfigFile::save`] of what `make` gives. It is called once no other save is under way, so that of two saves
-    /// the later one has the newer content.
-    pub(crate) fn save_with(&self, make: impl FnOnce() -> Json) -> Result<()> {
-        let mut last = self.last.lock();
-        let text = make().pretty();
-        if last.as_ref() == Some(&text) {
-            return Ok(());
-        }
-        if let Some(old) = last.take() {
-            let bak = self.sibling(".bak");
-            self.vfs.replace(&bak, old.as_bytes()).map_err(Error::io("replace", bak))?;
-            *last = Some(old);
-        }
-        self.vfs.replace(&self.path, text.as_bytes()).map_err(Error::io("replace", &self.path))?;
-        *last = Some(text);
-        Ok(())
-    }
-}
-
-/// A config file as Java wrote it.
-#[cfg(test)]
-pub(crate) fn golden(name: &str) -> Json {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/broker-config").join(name);
-    Json::parse(&std::fs::read(path).unwrap()).unwrap()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -556,14 +411,6 @@ mod tests {
             json.compact(),
             r#"{"dataVersion":{"counter":1},"empty":{},"list":["a"],"offsetTable":{2:1,18:0}}"#
         );
-    }
-
-    #[test]
-    fn each_of_java_s_config_files_comes_back_to_the_byte() {
-        for name in ["topics.json", "subscriptionGroup.json", "consumerOffset.json", "delayOffset.json"] {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/broker-config").join(name);
-            assert_eq!(golden(name).pretty(), std::fs::read_to_string(path).unwrap(), "{name}");
-        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod admin;
 mod batch_body;
 mod clients;
 mod config;
+mod config_file;
 mod connections;
 mod groups;
 mod hold;
@@ -44,18 +45,9 @@ use crate::{
 };
 
 use {
-    admin::ConfigVersion,
-    clients::Clients,
-    config::Live,
-    groups::Groups,
-    json::{ConfigFile, Json},
-    lock::Locks,
-    offsets::Offsets,
-    pull::PullHold,
-    rates::Rates,
-    register::Register,
-    schedule::Schedule,
-    topics::Topics,
+    admin::ConfigVersion, clients::Clients, config::Live, config_file::ConfigFile, groups::Groups,
+    json::Json, lock::Locks, offsets::Offsets, pull::PullHold, rates::Rates, register::Register,
+    schedule::Schedule, topics::Topics,
 };
 
 /// Why a request is not answered with success: RocketMQ's response code and a remark for the user.

@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 
 use super::{
     Broker, Refusal, Route,
-    json::{ConfigFile, DataVersion, Json},
+    config_file::{ConfigFile, DataVersion},
+    json::Json,
     names,
 };
 use crate::{
@@ -338,7 +339,7 @@ fn get_all(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{broker::json::golden, vfs::OsVfs};
+    use crate::{broker::config_file::golden, vfs::OsVfs};
 
     fn offsets(dir: &std::path::Path) -> Offsets {
         let file = ConfigFile::new(Arc::new(OsVfs), dir, "consumerOffset.json").unwrap();

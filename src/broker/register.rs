@@ -12,7 +12,8 @@ use tokio::sync::{Notify, watch};
 use super::{
     Broker,
     config::BrokerConfig,
-    json::{DataVersion, Json},
+    config_file::DataVersion,
+    json::Json,
     topics::{self, TopicConfig},
 };
 use crate::remoting::{

@@ -21,7 +21,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     Broker,
-    json::{ConfigFile, DataVersion, Json},
+    config_file::{ConfigFile, DataVersion},
+    json::Json,
     names,
     property_text::rewritten,
 };

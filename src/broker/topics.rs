@@ -14,7 +14,8 @@ use parking_lot::RwLock;
 use super::{
     Broker, Refusal, Route,
     config::BrokerConfig,
-    json::{ConfigFile, DataVersion, Json},
+    config_file::{ConfigFile, DataVersion},
+    json::Json,
     names,
     register::Told,
 };
@@ -440,7 +441,7 @@ fn get_one(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Config, broker::json::golden, vfs::OsVfs};
+    use crate::{Config, broker::config_file::golden, vfs::OsVfs};
 
     fn topics(dir: &std::path::Path) -> Topics {
         let file = ConfigFile::new(Arc::new(OsVfs), dir, "topics.json").unwrap();
