@@ -24,11 +24,11 @@ use crate::{
     clock::Clock,
     commit_log::{Appender, CommitLog, Loaded},
     config::Config,
-    consume_queue::QueueTable,
+    consume_queue::{CqUnit, Queue, QueueTable},
     deleted::DeletedTopics,
     dispatch::Projection,
     error::Result,
-    format::checkpoint::Checkpoint,
+    format::{checkpoint::Checkpoint, message::Header},
     index::IndexSet,
     types::{PhysicalOffset, StoreTimestamp},
     vfs::Advice,
@@ -171,11 +171,23 @@ impl Parts<'_> {
                 }
             }
         }
-        report.queues = queues.finish(&report.damage)?;
+        let end = report.end;
+        report.queues = queues.finish(&report.damage, &|queue, unit| self.leads(end, queue, unit))?;
         match index {
             Some(index) => report.index = index.finish(report.end, &report.damage)?,
             None => self.index.truncate_from(report.end)?,
         }
         Ok(last)
+    }
+
+    /// Whether an entry leads to a record below `end` that is not of a deleted topic.
+    fn leads(&self, end: PhysicalOffset, queue: &Queue, unit: &CqUnit) -> bool {
+        let at = unit.offset;
+        let segment = self.log.segments().find(|(base, bytes)| *base <= at && at < base.plus(bytes.len()));
+        let rest = segment.and_then(|(base, bytes)| bytes.get(usize::try_from(at.since(base)).ok()?..));
+        let header = rest.and_then(|rest| Header::peek(rest).ok());
+        header.is_some_and(|header| header.physical_offset == at)
+            && unit.end() <= end
+            && !self.deleted.covers(&queue.key().topic, at)
     }
 }

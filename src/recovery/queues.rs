@@ -30,6 +30,9 @@ const JUMP: i64 = 1 << 20;
 /// Queue offsets beyond this are damage.
 const LAST_OFFSET: i64 = i64::MAX / 1024;
 
+/// Tells whether an entry of a queue leads to a record of the log.
+pub(super) type Leads<'l> = &'l dyn Fn(&Queue, &CqUnit) -> bool;
+
 /// What the pass knows of one queue.
 #[derive(Debug)]
 struct Seen {
@@ -149,8 +152,9 @@ impl<'t> QueueRepair<'t> {
         true
     }
 
-    /// Decides on what was held back, and drops the entries behind the last record of each queue.
-    pub(super) fn finish(mut self, damage: &[DamagedRange]) -> Result<QueueRepairs> {
+    /// Decides on what was held back, and drops the entries behind the last record of each queue. `leads` says
+    /// whether an entry of a queue leads to a record of the log.
+    pub(super) fn finish(mut self, damage: &[DamagedRange], leads: Leads<'_>) -> Result<QueueRepairs> {
         let mut topics = std::mem::take(&mut self.topics);
         for queue in self.table.queues() {
             let key = queue.key();
@@ -164,7 +168,7 @@ impl<'t> QueueRepair<'t> {
                 lost: &mut self.lost,
                 done: &mut self.done,
             };
-            pass.finish()?;
+            pass.finish(leads)?;
         }
         Ok(self.done)
     }
@@ -349,7 +353,7 @@ impl Placing<'_> {
 
     /// What stands behind the last record: entries of lost records stay, so that their numbers are not given out
     /// again; all others go.
-    fn finish(&mut self) -> Result<()> {
+    fn finish(&mut self, leads: Leads<'_>) -> Result<()> {
         if let Some(held) = self.seen.held.take() {
             let next = self.seen.next.unwrap_or(held.queue_offset);
             if held.queue_offset > next && held.queue_offset.0 - next.0 <= JUMP {
@@ -363,18 +367,20 @@ impl Placing<'_> {
         let mut end = queue.max_offset();
         while end > confirmed {
             match queue.get(end.plus(-1))? {
-                Some(unit) if !self.stays(&unit) => end = unit.queue_offset,
+                Some(unit) if !self.stays(&unit, leads) => end = unit.queue_offset,
                 _ => break,
             }
         }
         if end < queue.max_offset() { self.drop_from(end) } else { Ok(()) }
     }
 
-    /// Whether an entry that no record confirms is one of a record before the pass, or of a lost one. An entry that
-    /// leads beyond its damage would keep those to come out of the queue.
-    fn stays(&self, unit: &CqUnit) -> bool {
-        let before = self.seen.next.is_none() && unit.offset < self.from;
-        before || damage_at(self.damage, unit.offset).is_some_and(|range| unit.end() <= range.to)
+    /// Whether an entry that the pass did not confirm stays nevertheless: one of a record before the pass, one of a
+    /// queue that today's configuration makes no entries for, or one of a lost record. An entry that leads beyond its
+    /// damage would keep those to come out of the queue.
+    fn stays(&self, unit: &CqUnit, leads: Leads<'_>) -> bool {
+        let unseen = self.seen.next.is_none();
+        (unseen && (unit.offset < self.from || leads(&self.seen.queue, unit)))
+            || damage_at(self.damage, unit.offset).is_some_and(|range| unit.end() <= range.to)
     }
 }
 

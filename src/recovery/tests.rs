@@ -523,6 +523,26 @@ fn any_flipped_bit_costs_one_message_at_most() {
     }
 }
 
+#[test]
+fn queues_of_a_switch_that_is_off_today_stay() {
+    let written = Written::new(3);
+    let lit = |on| written.config().multi_dispatch(on).lmq(on);
+    let store = Store::open(lit(true)).unwrap();
+    let queue = store.queue("a", 0).unwrap();
+    for _ in 0..5 {
+        let message = Message::new(queue, b"to two").property("INNER_MULTI_DISPATCH", "%LMQ%x");
+        store.put(&message).unwrap().wait().unwrap();
+    }
+    store.close().unwrap();
+    for on in [false, true, false] {
+        let store = Store::open(lit(on)).unwrap();
+        let light = store.find_queue("%LMQ%x", 0).unwrap();
+        assert_eq!(store.max_offset(light), QueueOffset(5));
+        assert!(store.recovery_report().is_clean(), "{}", store.recovery_report());
+        store.close().unwrap();
+    }
+}
+
 /// Lengths on disk are not believed: thousands of records that state to be huge, each inside the one before, must
 /// not make the search for the next good one read the segment thousands of times.
 #[test]
