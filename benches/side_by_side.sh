@@ -21,8 +21,9 @@ both() { # command options...: the same call to both, in an order that changes f
   if [ $((round % 2)) = 0 ]; then ours_once "$command" "$@"; java_once "$command" "$@"
   else java_once "$command" "$@"; ours_once "$command" "$@"; fi
 }
-ours_once() { local command=$1; shift; "$ours" "$command" --dir "$dir" "$@" | tee -a "$out"; }
-java_once() { local command=$1; shift; T=240 "$java_bench" "$command" --dir "$java_dir" "$@" | grep '^{' | tee -a "$out"; }
+ours_once() { local command=$1; shift; "$ours" "$command" --dir "$dir" "$@" | noted; }
+java_once() { local command=$1; shift; T=240 "$java_bench" "$command" --dir "$java_dir" "$@" | grep '^{' | noted; }
+noted() { sed "s/^{/{\"part\":\"$part\",/" | tee -a "$out"; }
 quietly() { "$@" >/dev/null; }
 
 for round in $(seq "$rounds"); do
@@ -36,7 +37,8 @@ for round in $(seq "$rounds"); do
       recover)
         quietly both fill --msgs 100000000 --bytes "$log" --cells 1k:2:0:1:1:8:tag
         both recover --end clean
-        quietly both fill --keep true --msgs 30000 --cells 1k:2:0:1:1:8:tag --end kill
+        # Java's process ends with a kill's status.
+        quietly both fill --keep true --msgs 30000 --cells 1k:2:0:1:1:8:tag --end kill || true
         touch "$java_dir/abort"; both recover --end halt; rm -rf "$dir" "$java_dir" ;;
       *) echo "no such part: $part" >&2; exit 2 ;;
     esac
@@ -45,7 +47,7 @@ done
 
 python3 - "$out" <<'P'
 import collections, json, statistics, sys
-names = ("bench", "mode", "body", "threads", "window", "batch", "props", "filter", "read", "abort")
+names = ("part", "bench", "mode", "body", "threads", "window", "batch", "props", "filter", "read", "abort")
 groups = collections.OrderedDict()
 for line in open(sys.argv[1]):
     row = json.loads(line)
@@ -54,8 +56,8 @@ for line in open(sys.argv[1]):
     groups.setdefault(key, {}).setdefault(row["impl"], []).append(row)
 print("%-52s %12s %25s %12s %25s %7s %9s" % ("", "reput", "(spread)", "java", "(spread)", "ratio", "cpu ratio"))
 for key, sides in groups.items():
-    unit = "total_s" if key[0][1] == "recover" else "msgs_s"
-    cpu = {"recover": "cpu_s", "pull": "cpu_us_per_call"}.get(key[0][1], "cpu_us_per_msg")
+    unit = "total_s" if key[1][1] == "recover" else "msgs_s"
+    cpu = {"recover": "cpu_s", "pull": "cpu_us_per_call"}.get(key[1][1], "cpu_us_per_msg")
     cells, medians, cpus = [], [], []
     for side in ("reput", "java"):
         values = [row[unit] for row in sides.get(side, [])]
@@ -69,5 +71,5 @@ for key, sides in groups.items():
         better = medians[1] / medians[0] if unit == "total_s" else medians[0] / medians[1]
         ratio = "%.2f" % better
         if cpus[0]: cpu_ratio = "%.2f" % (cpus[1] / cpus[0])
-    print("%-52s %12s %25s %12s %25s %7s %9s" % (" ".join(str(v) for n, v in key if v not in ("block", 0)), *cells, ratio, cpu_ratio))
+    print("%-52s %12s %25s %12s %25s %7s %9s" % (" ".join(str(v) for n, v in key if n != "bench" and v not in ("block", 0)), *cells, ratio, cpu_ratio))
 P
