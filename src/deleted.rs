@@ -45,6 +45,11 @@ impl DeletedTopics {
         Ok(Self { vfs, path, dead_below: RwLock::new(dead_below), changes: AtomicU64::new(0) })
     }
 
+    /// Whether no topic was deleted whose records may still be there.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.dead_below.read().is_empty()
+    }
+
     /// Whether a record of `topic` at `at` belongs to a deleted life of that topic.
     pub(crate) fn covers(&self, topic: &str, at: PhysicalOffset) -> bool {
         let dead = self.dead_below.read();

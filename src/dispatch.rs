@@ -151,10 +151,11 @@ impl<'a> Projected<'a> {
 
     /// The entries in further queues: topic, queue and entry. None unless the two lists have the same length.
     pub(crate) fn further(&self) -> impl Iterator<Item = (&'a str, QueueId, Dispatch<'static>)> + use<'a> {
-        let (names, offsets) = self.further.filter(|_| self.is_queued()).unwrap_or_default();
-        let paired = names.split(',').count() == offsets.split(',').count() && !names.is_empty();
+        let lists = self.further.filter(|(names, offsets)| {
+            self.is_queued() && names.split(',').count() == offsets.split(',').count()
+        });
         let (simple, queue_id, light) = (self.simple, self.queue_id, self.light_queues);
-        let pairs = names.split(',').zip(offsets.split(',')).filter(move |_| paired);
+        let pairs = lists.into_iter().flat_map(|(names, offsets)| names.split(',').zip(offsets.split(',')));
         pairs.filter_map(move |(name, offset)| {
             let queue_offset = QueueOffset(offset.trim().parse().ok().filter(|offset| *offset >= 0)?);
             let id = if light && name.starts_with(LIGHT_QUEUE_PREFIX) { QueueId(0) } else { queue_id };

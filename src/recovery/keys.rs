@@ -27,6 +27,8 @@ const PAGE: usize = 4096;
 #[derive(Debug)]
 pub(super) struct IndexRepair<'i> {
     index: &'i IndexSet,
+    /// How many files it has; asked for no more once they changed.
+    files: usize,
     from: PhysicalOffset,
     cursor: Cursor,
     /// Everything so far agrees.
@@ -95,7 +97,8 @@ impl<'i> IndexRepair<'i> {
             number += 1;
         }
         let cursor = Cursor { file: 0, next: 1, page: Vec::new(), at: 0 };
-        Ok(Self { index, from, cursor, agrees: true, last: Vec::new(), once: Vec::new(), done })
+        let files = index.files().len();
+        Ok(Self { index, files, from, cursor, agrees: true, last: Vec::new(), once: Vec::new(), done })
     }
 
     /// Sees to the keys of the record at `at`. One of a `dead` topic may have them or not.
@@ -139,13 +142,12 @@ impl<'i> IndexRepair<'i> {
         dead: bool,
         damage: &[DamagedRange],
     ) -> Result<bool> {
-        let files = self.index.files().len();
-        if !self.skip_to(at, files, damage)? {
+        if !self.skip_to(at, damage)? {
             return Ok(false);
         }
         let mut matched = 0;
         while let Some(key) = keys.get(matched) {
-            let entry = self.cursor.peek(self.index, files);
+            let entry = self.cursor.peek(self.index, self.files);
             if entry.is_some_and(|entry| (entry.offset, entry.hash) == (at, key.hash)) {
                 self.cursor.at += 1;
             } else if !keys[..matched].contains(key) {
@@ -167,8 +169,8 @@ impl<'i> IndexRepair<'i> {
 
     /// Passes over entries of earlier records that may stand there. False when one may not: it and all behind it are
     /// dropped then.
-    fn skip_to(&mut self, at: PhysicalOffset, files: usize, damage: &[DamagedRange]) -> Result<bool> {
-        while let Some(entry) = self.cursor.peek(self.index, files).filter(|entry| entry.offset < at) {
+    fn skip_to(&mut self, at: PhysicalOffset, damage: &[DamagedRange]) -> Result<bool> {
+        while let Some(entry) = self.cursor.peek(self.index, self.files).filter(|entry| entry.offset < at) {
             let again = self.last.iter().any(|key| (key.offset, key.hash) == (entry.offset, entry.hash));
             if !again && entry.offset >= self.from && damage_at(damage, entry.offset).is_none() {
                 self.cut_at_entry(entry.offset)?;
@@ -197,8 +199,7 @@ impl<'i> IndexRepair<'i> {
     /// Drops what is left: entries of no record, and those behind the end of the log.
     pub(super) fn finish(mut self, end: PhysicalOffset, damage: &[DamagedRange]) -> Result<IndexRepairs> {
         if self.agrees {
-            let files = self.index.files().len();
-            self.skip_to(end, files, damage)?;
+            self.skip_to(end, damage)?;
         }
         self.index.truncate_from(end)?;
         Ok(self.done)

@@ -132,6 +132,7 @@ impl Parts<'_> {
     ) -> Result<(PhysicalOffset, StoreTimestamp)> {
         self.log.advise(Advice::Sequential);
         let projection = Projection::new(self.config);
+        let deletions = !self.deleted.is_empty();
         let mut scan =
             Scan::new(self.log.segments().collect(), self.log.data_ends(), Checks::new(self.config), from);
         let mut queues = QueueRepair::new(self.table, from, self.log.segment_size());
@@ -147,7 +148,7 @@ impl Parts<'_> {
             match scan.step(&|header| queues.stale(header)) {
                 Step::Record(header) => {
                     let at = header.physical_offset;
-                    let dead = self.deleted.covers(header.topic, at);
+                    let dead = deletions && self.deleted.covers(header.topic, at);
                     let made = projection.of(&header);
                     if !dead {
                         queues.take(&made, &report.damage)?;

@@ -49,7 +49,9 @@ struct Seen {
 #[derive(Debug)]
 pub(super) struct QueueRepair<'t> {
     table: &'t QueueTable,
-    topics: HashMap<TopicName, HashMap<QueueId, Seen>>,
+    /// Where each queue stands in `seen`.
+    topics: HashMap<TopicName, HashMap<QueueId, usize>>,
+    seen: Vec<Seen>,
     /// Where the pass began: entries of earlier records are not looked at.
     from: PhysicalOffset,
     segment_size: usize,
@@ -65,6 +67,7 @@ impl<'t> QueueRepair<'t> {
         Self {
             table,
             topics: HashMap::new(),
+            seen: Vec::new(),
             from,
             segment_size,
             newest: StoreTimestamp::ZERO,
@@ -79,7 +82,7 @@ impl<'t> QueueRepair<'t> {
         if header.store_timestamp >= self.newest || header.queue_offset <= QueueOffset::ZERO {
             return None;
         }
-        let next = self.topics.get(header.topic)?.get(&header.queue_id)?.next?;
+        let next = self.seen.get(self.number_of(header.topic, header.queue_id)?)?.next?;
         (header.queue_offset < next).then_some(Corruption::OutOfRange {
             what: "queue offset of a record from before",
             value: header.queue_offset.0,
@@ -119,11 +122,11 @@ impl<'t> QueueRepair<'t> {
         damage: &[DamagedRange],
         entry: impl FnOnce(QueueKind) -> Option<Dispatch<'static>>,
     ) -> Result<()> {
-        if !self.topics.get(topic).is_some_and(|ids| ids.contains_key(&id)) && !self.meet(topic, id, kind) {
+        let Some(number) = self.number_of(topic, id).or_else(|| self.meet(topic, id, kind)) else {
             self.done.unplaced += 1;
             return Ok(());
-        }
-        let Some(seen) = self.topics.get_mut(topic).and_then(|ids| ids.get_mut(&id)) else { return Ok(()) };
+        };
+        let Some(seen) = self.seen.get_mut(number) else { return Ok(()) };
         let Some(entry) = entry(seen.queue.kind()) else { return Ok(()) };
         if !(0..=LAST_OFFSET).contains(&entry.queue_offset.0) {
             self.done.unplaced += 1;
@@ -141,25 +144,28 @@ impl<'t> QueueRepair<'t> {
         pass.place(entry)
     }
 
-    /// Makes room for a queue's state; false when no queue can have that name.
-    fn meet(&mut self, topic: &str, id: QueueId, kind: QueueKind) -> bool {
-        let Ok(name) = TopicName::new(topic) else { return false };
-        if id.0 < 0 {
-            return false;
-        }
+    fn number_of(&self, topic: &str, id: QueueId) -> Option<usize> {
+        self.topics.get(topic)?.get(&id).copied()
+    }
+
+    /// Makes room for a queue's state; `None` when no queue can have that name.
+    fn meet(&mut self, topic: &str, id: QueueId, kind: QueueKind) -> Option<usize> {
+        let name = TopicName::new(topic).ok().filter(|_| id.0 >= 0)?;
         let queue = self.table.get_or_create(&name, id, kind);
-        self.topics.entry(name).or_default().insert(id, Seen { queue, next: None, lost: 0, held: None });
-        true
+        let number = self.seen.len();
+        self.seen.push(Seen { queue, next: None, lost: 0, held: None });
+        self.topics.entry(name).or_default().insert(id, number);
+        Some(number)
     }
 
     /// Decides on what was held back, and drops the entries behind the last record of each queue. `leads` says
     /// whether an entry of a queue leads to a record of the log.
     pub(super) fn finish(mut self, damage: &[DamagedRange], leads: Leads<'_>) -> Result<QueueRepairs> {
-        let mut topics = std::mem::take(&mut self.topics);
         for queue in self.table.queues() {
             let key = queue.key();
+            let number = self.number_of(&key.topic, key.id);
             let mut fresh = Seen { queue: Arc::clone(&queue), next: None, lost: 0, held: None };
-            let seen = topics.get_mut(&key.topic).and_then(|ids| ids.get_mut(&key.id)).unwrap_or(&mut fresh);
+            let seen = number.and_then(|number| self.seen.get_mut(number)).unwrap_or(&mut fresh);
             let mut pass = Placing {
                 seen,
                 damage,
