@@ -16,6 +16,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use reput::dump;
@@ -270,4 +271,42 @@ fn a_lost_ext_file_costs_no_tags_code() {
     let damaged = support::unpack("crash", "crash-cq-ext-gone");
     let ours = recovered(&damaged, &Lines(damaged.expected())).unwrap();
     assert_eq!(Lines(whole.expected()).entries(), ours.entries());
+}
+
+fn command(golden: &Golden, json: bool) -> Command {
+    let conf = golden.path("broker.conf");
+    let settings: String = golden.settings().iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+    fs::write(&conf, settings + "storePathRootDir=/nowhere\nbrokerName=golden\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_reput"));
+    command.args(["store", "dump", "--config"]).arg(conf).args(json.then_some("--json"));
+    command.args(["--query", "TopicA:dup"]).arg(golden.store_dir());
+    command
+}
+
+#[test]
+fn the_command_shows_the_same_and_refuses_with_an_error() {
+    let golden = support::unpack("crash", "crash-magic-middle");
+    let mut lines = Vec::new();
+    dump::dump(golden.config(), &[("TopicA".into(), "dup".into())], &mut |line| {
+        lines.push(line.to_json());
+        Ok(())
+    })
+    .unwrap();
+    let output = command(&golden, true).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown: Vec<Value> =
+        output.stdout.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    assert_eq!(shown, lines);
+
+    let told = String::from_utf8(command(&golden, false).output().unwrap().stdout).unwrap();
+    for part in
+        ["not closed", "damaged from 294953 to 295688", "Queue TopicA/0: 0 to 51", "Key \"dup\" of TopicA"]
+    {
+        assert!(told.contains(part), "{part:?} is not in {told}");
+    }
+
+    let refused = command(&support::unpack("crash", "crash-wrong-cl-size"), true).output().unwrap();
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{why}");
+    assert!(why.contains("mappedFileSizeCommitLog"), "{why}");
 }
