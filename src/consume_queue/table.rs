@@ -95,8 +95,19 @@ impl Places {
         let empty = |dir, size| Run::empty(Arc::clone(&self.disk), self.dir(dir, key), size);
         let (dir, size, _) = self.file_size(kind);
         let writes_ext = self.writes_ext(kind);
-        let ext = writes_ext.then(|| Ext { run: empty(EXT_DIR, self.ext_size) });
+        let ext = writes_ext
+            .then(|| self.left_ext(key).unwrap_or_else(|| Ext { run: empty(EXT_DIR, self.ext_size) }));
         State::new(kind, empty(dir, size), ext, writes_ext)
+    }
+
+    /// The ext files that a queue without entries left, emptied: no entry leads to their units. What cannot be removed
+    /// is met again, as an error, when the queue's first unit is written.
+    fn left_ext(&self, key: &QueueKey) -> Option<Ext> {
+        let dir = self.dir(EXT_DIR, key);
+        let listing = list(&*self.disk.vfs, &dir).ok().filter(|listing| !listing.is_empty())?;
+        let mut ext = Ext::load(Arc::clone(&self.disk), dir, self.ext_size, &listing).ok()?;
+        ext.run.restart(0).ok()?;
+        Some(ext)
     }
 
     /// The state of a queue as its directories show it.

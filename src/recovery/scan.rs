@@ -10,7 +10,7 @@ use crate::{
     error::Corruption,
     format::message::{
         self, BLANK_LEN, Header, MAGIC_AT, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MIN_RECORD, PHYSICAL_OFFSET_AT,
-        Record,
+        PROP_CRC_LEN, Record,
     },
     types::PhysicalOffset,
 };
@@ -146,7 +146,14 @@ impl<'a> Scan<'a> {
         if record.physical_offset != here {
             return Err(Corruption::Misplaced { stated: record.physical_offset, actual: here });
         }
+        // Properties end with a separator or with a value: a record that ends with a zero was not written to its end.
+        if record.properties.raw().last() == Some(&0) {
+            return Err(Corruption::Text { what: "properties" });
+        }
         let whole = self.checks.record_crc && message::verify_prop_crc(rest.get(..size).unwrap_or_default())?;
+        if self.checks.record_crc && !whole && was_checksum(record.properties.raw()) {
+            return Err(Corruption::Text { what: "record checksum" });
+        }
         if self.checks.body_crc && !whole {
             record.verify_body_crc()?;
         }
@@ -249,4 +256,14 @@ fn looks_like_record(bytes: &[u8], at: usize, here: PhysicalOffset) -> bool {
     let place = bytes.get(at + PHYSICAL_OFFSET_AT..).and_then(<[u8]>::first_chunk);
     matches!(magic, Some(MAGIC_V1 | MAGIC_V2))
         && place.is_some_and(|place| i64::from_be_bytes(*place) == here.0)
+}
+
+/// Whether properties end with what was the checksum of the record before some of its bytes changed.
+fn was_checksum(properties: &[u8]) -> bool {
+    const WRITTEN: &[u8; PROP_CRC_LEN] = b"__CRC32#\x010000000000\x02";
+    const ENOUGH: usize = PROP_CRC_LEN - 4;
+    let alike = |byte: u8, written: u8| byte == written || (written == b'0' && byte.is_ascii_digit());
+    properties.last_chunk::<PROP_CRC_LEN>().is_some_and(|tail| {
+        tail.iter().zip(WRITTEN).filter(|(byte, written)| alike(**byte, **written)).count() >= ENOUGH
+    })
 }

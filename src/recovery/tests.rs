@@ -218,6 +218,51 @@ fn a_torn_tail_is_cut_and_kept_aside_and_its_place_is_written_anew() {
 }
 
 #[test]
+fn a_record_whose_last_bytes_were_never_written_is_torn_though_its_body_is_whole() {
+    let written = Written::new(30);
+    let last = written.puts.last().unwrap();
+    written.patch(last.at + last.size - 10, &[0; 10]);
+    assert!(written.lost_is([29]).report.torn.is_some());
+}
+
+#[test]
+fn a_record_checksum_counts_where_it_is_asked_for_and_there() {
+    let dir = TempDir::new().unwrap();
+    let config = |append, force| {
+        Written { dir: TempDir::new().unwrap(), puts: Vec::new() }
+            .config()
+            .append_prop_crc(append)
+            .force_verify_prop_crc(force)
+    };
+    let at = |append, force| Config { root: dir.path().to_owned(), ..config(append, force) };
+    let mut places = Vec::new();
+    for append in [false, true] {
+        let store = Store::open(at(append, false)).unwrap();
+        let queue = store.queue("a", 0).unwrap();
+        for _ in 0..4 {
+            let put = store.put(&Message::new(queue, b"body").tags("t")).unwrap();
+            places.push((put.physical_offset().0, put.size()));
+            put.wait().unwrap();
+        }
+        store.close().unwrap();
+    }
+    let records = |force| Store::open(at(true, force)).unwrap().recovery_report().records;
+    assert_eq!(records(true), 8, "records from before the switch are none the worse");
+    let path = dir.path().join("commitlog/00000000000000000000");
+    let patch = |at: i64, byte: u8| {
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&[byte], u64::try_from(at).unwrap()).unwrap();
+    };
+    let (fifth, size) = places[4];
+    patch(fifth + QUEUE_ID_AT as i64, 1);
+    assert_eq!(records(false), 8, "nobody asked");
+    assert_eq!(records(true), 7, "the queue number is covered");
+    patch(fifth + QUEUE_ID_AT as i64, 0);
+    patch(fifth + i64::try_from(size).unwrap() - 5, b'x');
+    assert_eq!(records(true), 7, "the checksum itself is damaged");
+}
+
+#[test]
 fn garbage_behind_the_end_is_cut() {
     let written = Written::new(30);
     let end = written.puts.last().map(|put| put.at + put.size).unwrap();
