@@ -130,17 +130,29 @@ impl Parts<'_> {
         from: PhysicalOffset,
         report: &mut RecoveryReport,
     ) -> Result<(PhysicalOffset, StoreTimestamp)> {
+        let (last, again) = self.pass(from, self.indexed, report)?;
+        if !again {
+            return Ok(last);
+        }
+        *report = RecoveryReport { aborted: report.aborted, ..RecoveryReport::default() };
+        Ok(self.pass(from, None, report)?.0)
+    }
+
+    /// One walk. Says also whether another is needed.
+    fn pass(
+        &self,
+        from: PhysicalOffset,
+        indexed: Option<StoreTimestamp>,
+        report: &mut RecoveryReport,
+    ) -> Result<((PhysicalOffset, StoreTimestamp), bool)> {
         self.log.advise(Advice::Sequential);
         let projection = Projection::new(self.config);
         let deletions = !self.deleted.is_empty();
         let mut scan =
             Scan::new(self.log.segments().collect(), self.log.data_ends(), Checks::new(self.config), from);
         let mut queues = QueueRepair::new(self.table, from, self.log.segment_size());
-        let mut index = self
-            .config
-            .message_index
-            .then(|| IndexRepair::start(self.index, from, self.indexed))
-            .transpose()?;
+        let mut index =
+            self.config.message_index.then(|| IndexRepair::start(self.index, from, indexed)).transpose()?;
         let mut last = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
         let mut keys = Vec::new();
         report.start = from;
@@ -173,12 +185,14 @@ impl Parts<'_> {
             }
         }
         let end = report.end;
-        report.queues = queues.finish(&report.damage, &|queue, unit| self.leads(end, queue, unit))?;
+        let again;
+        (report.queues, again) =
+            queues.finish(&report.damage, &|queue, unit| self.leads(end, queue, unit))?;
         match index {
             Some(index) => report.index = index.finish(report.end, &report.damage)?,
             None => self.index.truncate_from(report.end)?,
         }
-        Ok(last)
+        Ok((last, again))
     }
 
     /// Whether an entry leads to a record below `end` that is not of a deleted topic.

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     consume_queue::{Appended, CqUnit, Dispatch, Queue, QueueKind, QueueTable},
     dispatch::Projected,
-    error::{Corruption, Error, Result},
+    error::{Corruption, Result},
     format::{
         consume_queue::{Entry, ext_position},
         message::{Header, MIN_RECORD},
@@ -60,6 +60,8 @@ pub(super) struct QueueRepair<'t> {
     /// Bytes of the log so far whose records are in no queue.
     lost: u64,
     done: QueueRepairs,
+    /// A queue was emptied when records of it had already passed.
+    again: bool,
 }
 
 impl<'t> QueueRepair<'t> {
@@ -73,6 +75,7 @@ impl<'t> QueueRepair<'t> {
             newest: StoreTimestamp::ZERO,
             lost: 0,
             done: QueueRepairs::default(),
+            again: false,
         }
     }
 
@@ -140,6 +143,7 @@ impl<'t> QueueRepair<'t> {
             segment_size: self.segment_size,
             lost: &mut self.lost,
             done: &mut self.done,
+            again: &mut self.again,
         };
         pass.place(entry)
     }
@@ -159,8 +163,12 @@ impl<'t> QueueRepair<'t> {
     }
 
     /// Decides on what was held back, and drops the entries behind the last record of each queue. `leads` says
-    /// whether an entry of a queue leads to a record of the log.
-    pub(super) fn finish(mut self, damage: &[DamagedRange], leads: Leads<'_>) -> Result<QueueRepairs> {
+    /// whether an entry of a queue leads to a record of the log. Says what was done, and whether another pass is needed.
+    pub(super) fn finish(
+        mut self,
+        damage: &[DamagedRange],
+        leads: Leads<'_>,
+    ) -> Result<(QueueRepairs, bool)> {
         for queue in self.table.queues() {
             let key = queue.key();
             let number = self.number_of(&key.topic, key.id);
@@ -173,10 +181,11 @@ impl<'t> QueueRepair<'t> {
                 segment_size: self.segment_size,
                 lost: &mut self.lost,
                 done: &mut self.done,
+                again: &mut self.again,
             };
             pass.finish(leads)?;
         }
-        Ok(self.done)
+        Ok((self.done, self.again))
     }
 }
 
@@ -188,6 +197,7 @@ struct Placing<'p> {
     segment_size: usize,
     lost: &'p mut u64,
     done: &'p mut QueueRepairs,
+    again: &'p mut bool,
 }
 
 impl Placing<'_> {
@@ -228,12 +238,17 @@ impl Placing<'_> {
     /// The first record of a queue: what the queue holds before it belongs to records that are gone.
     fn first(&mut self, entry: &Dispatch<'static>) -> Result<()> {
         let queue = Arc::clone(&self.seen.queue);
+        let max = queue.max_offset();
+        let usable = match queue.kind() {
+            QueueKind::Simple if max < entry.queue_offset => false,
+            QueueKind::Simple => max == entry.queue_offset || queue.get(entry.queue_offset)?.is_some(),
+            QueueKind::Batch => rises(&queue)?,
+        };
+        if !usable && max > QueueOffset::ZERO {
+            self.drop_from(queue.min_offset())?;
+            queue.clear()?;
+        }
         if queue.kind() == QueueKind::Simple {
-            let max = queue.max_offset();
-            if max > QueueOffset::ZERO && max < entry.queue_offset {
-                self.done.dropped += u64::try_from(max.0 - queue.min_offset().0).unwrap_or(0);
-                queue.clear()?;
-            }
             // None of those before may lead to a record of the log.
             let mut at = entry.queue_offset.plus(-1);
             while let Some(unit) = queue.get(at)?.filter(|unit| self.misleads(unit)) {
@@ -310,15 +325,13 @@ impl Placing<'_> {
             Some(next) => queue.truncate_to(next)?,
             None => queue.clear()?,
         }
-        match queue.append(entry)? {
-            Appended::Done => Ok(()),
-            refused => {
-                let key = queue.key();
-                let why = format!("queue {} of {} refuses its record: {refused:?}", key.id, key.topic);
-                let source = std::io::Error::other(why);
-                Err(Error::Io { action: "rebuild", path: "consumequeue".into(), source })
-            }
+        if queue.append(entry)? != Appended::Done {
+            // Not even then: its files contradict themselves. All of it is made anew, by another pass.
+            queue.clear()?;
+            queue.append(entry)?;
+            *self.again = true;
         }
+        Ok(())
     }
 
     /// Takes the slots from `next` up to that of `entry`, whose records are lost.
@@ -388,6 +401,25 @@ impl Placing<'_> {
         (unseen && (unit.offset < self.from || leads(&self.seen.queue, unit)))
             || damage_at(self.damage, unit.offset).is_some_and(|range| unit.end() <= range.to)
     }
+}
+
+/// Whether the entries of a batch queue, which are found by their numbers, have numbers and places that rise.
+fn rises(queue: &Queue) -> Result<bool> {
+    let mut units = Vec::new();
+    let (mut next, mut end) = (queue.min_offset(), PhysicalOffset::ZERO);
+    while next < queue.max_offset() {
+        units.clear();
+        if queue.read(next, 512, &mut units)? == 0 {
+            return Ok(false);
+        }
+        for unit in &units {
+            if unit.queue_offset < next || unit.offset < end {
+                return Ok(false);
+            }
+            (next, end) = (unit.next(), unit.end());
+        }
+    }
+    Ok(true)
 }
 
 const fn after(entry: &Dispatch<'_>) -> QueueOffset {

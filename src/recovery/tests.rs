@@ -395,6 +395,15 @@ fn entries_shifted_by_another_store_go_back_to_their_slots() {
 }
 
 #[test]
+fn a_queue_that_lost_its_first_file_is_made_anew() {
+    let written = Written::new(150);
+    fs::remove_file(written.queue_file("a", 0, 0)).unwrap();
+    written.lost_is([]);
+    written.mended();
+    written.lost_is([]);
+}
+
+#[test]
 fn entries_without_a_record_go() {
     let written = Written::new(30);
     let path = written.queue_file("b", 0, 0);
@@ -633,5 +642,98 @@ fn a_damaged_message_is_not_served() {
         let want: Vec<i64> = (0..20).filter(|number| *number != put.number).collect();
         assert_eq!(numbers, want, "queues {queues}");
         store.close().unwrap();
+    }
+}
+
+/// What a mutation did to a file.
+fn mutate(random: &mut impl FnMut(usize) -> usize, files: &[PathBuf]) {
+    let path = &files[random(files.len())];
+    let mut bytes = fs::read(path).unwrap_or_default();
+    if bytes.is_empty() {
+        return;
+    }
+    let from = random(bytes.len());
+    let to = bytes.len().min(from + 1 + random(600));
+    match random(6) {
+        0 => return fs::remove_file(path).unwrap(),
+        1 => bytes[from] ^= 1 << random(8),
+        2 => bytes[from..to].fill(0),
+        3 => bytes[from..to].fill_with(|| u8::try_from(random(256)).unwrap()),
+        4 => bytes[from..to].fill(0xff),
+        _ => {
+            let other = fs::read(&files[random(files.len())]).unwrap_or_default();
+            let shared = bytes.len().min(other.len());
+            bytes[..shared].copy_from_slice(&other[..shared]);
+        }
+    }
+    fs::write(path, bytes).unwrap();
+}
+
+fn files_below(dir: &std::path::Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { all.extend(files_below(&path)) } else { all.push(path) }
+    }
+    all.sort();
+    all
+}
+
+/// Whatever is done to the files of queues and index, the log makes them anew; whatever is done to the log, what is
+/// served is what was put.
+#[test]
+fn a_store_changed_at_random_serves_what_was_put_or_nothing() {
+    for log_too in [false, true] {
+        for seed in 1..=20_u64 {
+            let mut written = Written::new(60);
+            let store = Store::open(written.config()).unwrap();
+            for _ in 0..10 {
+                let queue = store.batch_queue("c", 0).unwrap();
+                let message = Message::new(queue, b"xxxxxxxxxxxxxxxxxxxxxxxx")
+                    .sys_flag(crate::SysFlag(crate::SysFlag::INNER_BATCH))
+                    .property("INNER_NUM", "3");
+                store.put(&message).unwrap().wait().unwrap();
+            }
+            written.put(&store, "a", 0, b"xxxxxxxxxxxxxxxxxxxxxxxx");
+            store.close().unwrap();
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut random = |below: usize| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                usize::try_from(state >> 33).unwrap() % below.max(1)
+            };
+            let mut files = files_below(written.dir.path());
+            files.retain(|path| log_too || !path.starts_with(written.path("commitlog")));
+            for _ in 0..1 + random(6) {
+                files.retain(|path| path.exists());
+                mutate(&mut random, &files);
+            }
+            let view = match written.view() {
+                Ok(view) => view,
+                Err(error) => {
+                    assert!(
+                        log_too && matches!(error, crate::Error::MissingSegment { .. }),
+                        "seed {seed}: {error}"
+                    );
+                    continue;
+                }
+            };
+            if !log_too {
+                for put in &written.puts {
+                    let slot = view.slots.get(&(put.topic.to_owned(), put.id, put.number));
+                    assert_eq!(slot, Some(&(i64::try_from(put.at).unwrap(), true)), "seed {seed}: {put:?}");
+                    assert!(view.hits[&put.key].contains(&put.at), "seed {seed}: {put:?}");
+                }
+                assert_eq!(view.queues[&("c".to_owned(), 0)], (0, 30), "seed {seed}");
+            }
+            for ((topic, id, number), (at, found)) in &view.slots {
+                let put = written.puts.iter().find(|put| i64::try_from(put.at) == Ok(*at));
+                if let Some(put) = put.filter(|put| *found && *topic == put.topic) {
+                    assert!(log_too || (put.id, put.number) == (*id, *number), "seed {seed}: {put:?}");
+                }
+            }
+            if view.report.end.0 > 0 {
+                written.mended();
+            }
+        }
     }
 }
