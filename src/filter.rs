@@ -12,6 +12,11 @@ pub trait Filter: Send + Sync {
     /// ConsumeQueueExt units.
     fn by_queue_entry(&self, tags_code: TagsCode, ext: Option<&ExtUnit>) -> bool;
 
+    /// Whether [`Filter::by_record`] has a say. Where it has none, records are not read to be filtered.
+    fn reads_records(&self) -> bool {
+        true
+    }
+
     /// Whether the message matches, judged by the record. Tag filters of RocketMQ leave this to the client, since
     /// hashes rarely collide.
     fn by_record(&self, record: &Record<'_>) -> bool {
@@ -74,6 +79,10 @@ impl TagFilter {
 impl Filter for TagFilter {
     fn by_queue_entry(&self, tags_code: TagsCode, _ext: Option<&ExtUnit>) -> bool {
         self.codes.is_empty() || self.codes.contains(&tags_code)
+    }
+
+    fn reads_records(&self) -> bool {
+        self.exact && !self.tags.is_empty()
     }
 
     fn by_record(&self, record: &Record<'_>) -> bool {

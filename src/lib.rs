@@ -39,7 +39,7 @@ pub use consume_queue::{Boundary, CqUnit, ExtUnit};
 pub use error::{Corruption, Error, Result};
 pub use filter::{Filter, TagFilter};
 pub use index::{IndexFileInfo, IndexHits};
-pub use message::{GetStatus, Message, PutStatus, Queue, StoredMessage};
+pub use message::{GetStatus, Message, PutStatus, Queue, RawMessage, StoredMessage};
 pub use recovery::{DamagedRange, IndexRepairs, QueueRepairs, RecoveryReport};
 pub use reput::{Arrival, ArrivalListener};
 pub use retention::{Condemned, RetentionPlan, RetentionReason};

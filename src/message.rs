@@ -232,6 +232,32 @@ pub enum GetStatus {
     NoMessageInQueue,
 }
 
+/// The bytes of a message as its queue entry leads to them. Nothing has looked at them since recovery held the entry
+/// against the log, so passing them on touches no memory of theirs.
+#[derive(Clone, Debug)]
+pub struct RawMessage {
+    lease: Lease,
+    queue_offset: QueueOffset,
+}
+
+impl RawMessage {
+    pub(crate) const fn new(lease: Lease, queue_offset: QueueOffset) -> Self {
+        Self { lease, queue_offset }
+    }
+
+    /// The record's bytes as they lie in the log.
+    #[must_use]
+    pub const fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Its number in the queue that it was read from.
+    #[must_use]
+    pub const fn queue_offset(&self) -> QueueOffset {
+        self.queue_offset
+    }
+}
+
 /// A message in the log. Holds the mapped bytes; nothing is copied until asked for.
 #[derive(Clone, Debug)]
 pub struct StoredMessage {

@@ -98,7 +98,7 @@ fn reader(
         let mut request = GetRequest::new(queue, offset);
         request.max_messages = 32;
         request.filter = tags.map(|tags| tags as &dyn Filter);
-        let result = store.fetch(&request)?;
+        let result = store.fetch_raw(&request)?;
         calls += 1;
         if copy {
             target.clear();

@@ -11,17 +11,18 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+
 use super::{
     Broker, Refusal, Route,
     groups::GroupConfig,
     hold::{Held, Hold, Put, RECHECK, Waiting},
     names,
-    query::bytes_of,
     topics::{TopicConfig, perm},
 };
 use crate::{
     Filter, TagFilter,
-    message::{GetStatus, Queue},
+    message::{GetStatus, Queue, RawMessage},
     remoting::{
         Body, Command, Connection, FieldError,
         codes::{request, response},
@@ -269,7 +270,7 @@ fn pull(broker: &Arc<Broker>, header: &Header<'_>, may_wait: bool, pages: Pages)
         if pages == Pages::Cold {
             touch(message.lease());
         }
-        body.push(bytes_of(message));
+        body.push(Bytes::from_owner(message.lease().clone()));
     }
     let reply = Command::response(code, 0)
         .with_remark(status)
@@ -362,22 +363,21 @@ struct Found {
     queue: Option<Queue>,
     /// An administrator moved the group; the result says where to.
     reset: bool,
-    result: GetResult,
+    result: GetResult<RawMessage>,
 }
 
 fn read(broker: &Broker, header: &Header<'_>, filter: &TagFilter) -> Result<Found, No> {
     let queue = broker.store.queue(header.topic, header.queue_id)?;
     if let Some(offset) = broker.offsets.take_reset(header.group, header.topic, header.queue_id) {
-        let result = GetResult {
-            status: GetStatus::OffsetOverflowBadly,
-            next_offset: QueueOffset(offset),
-            min_offset: broker.store.min_offset(queue),
-            max_offset: broker.store.max_offset(queue),
-            messages: Vec::new(),
-        };
+        let result = GetResult::without(
+            GetStatus::OffsetOverflowBadly,
+            QueueOffset(offset),
+            broker.store.min_offset(queue),
+            broker.store.max_offset(queue),
+        );
         return Ok(Found { queue: None, reset: true, result });
     }
-    let result = broker.store.fetch(&GetRequest {
+    let result = broker.store.fetch_raw(&GetRequest {
         max_messages: header.max_messages.min(at_most(broker.config.max_pull_messages)),
         max_bytes: header.max_bytes.min(at_most(broker.config.max_pull_bytes)),
         filter: (!filter.is_all()).then_some(filter),

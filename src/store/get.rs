@@ -7,12 +7,15 @@ use crate::{
     filter::Filter,
     format::{message::Record, properties},
     index::IndexHits,
-    message::{GetStatus, Queue, StoredMessage},
+    message::{GetStatus, Queue, RawMessage, StoredMessage},
+    segment::Lease,
     types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp},
 };
 
 /// Queue entries that are taken out of a queue at a time.
 const CHUNK: usize = 128;
+/// With a filter at least this many, since few of them may pass.
+const FILTERED_CHUNK: usize = 64;
 
 /// What to read from a queue.
 #[derive(Clone)]
@@ -61,7 +64,7 @@ impl std::fmt::Debug for GetRequest<'_> {
 
 /// What a read came to. Iterating gives the messages.
 #[derive(Debug)]
-pub struct GetResult {
+pub struct GetResult<M = StoredMessage> {
     /// RocketMQ's status.
     pub status: GetStatus,
     /// Where to read on.
@@ -71,28 +74,29 @@ pub struct GetResult {
     /// The queue's end: the offset that the next message will have.
     pub max_offset: QueueOffset,
     /// The messages, in order; each keeps its part of the log mapped.
-    pub messages: Vec<StoredMessage>,
+    pub messages: Vec<M>,
+    bytes: usize,
 }
 
-impl IntoIterator for GetResult {
-    type Item = StoredMessage;
-    type IntoIter = std::vec::IntoIter<StoredMessage>;
+impl<M> IntoIterator for GetResult<M> {
+    type Item = M;
+    type IntoIter = std::vec::IntoIter<M>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.messages.into_iter()
     }
 }
 
-impl GetResult {
+impl<M> GetResult<M> {
     /// The first `count` messages.
-    pub fn take(self, count: usize) -> impl Iterator<Item = StoredMessage> {
+    pub fn take(self, count: usize) -> impl Iterator<Item = M> {
         self.into_iter().take(count)
     }
 
     /// Bytes of all records.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.messages.iter().map(|message| message.lease().len()).sum()
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -143,7 +147,17 @@ impl Store {
     /// # Errors
     /// [`crate::Error::Io`] when a queue file cannot be opened.
     pub fn fetch(&self, request: &GetRequest<'_>) -> Result<GetResult> {
-        self.inner.fetch(request)
+        self.inner.fetch(request, |lease, unit| {
+            StoredMessage::new(&lease, unit.offset, Some(unit.queue_offset)).ok()
+        })
+    }
+
+    /// [`Store::fetch`] without a look at the records: for brokers, which pass the bytes on as they are.
+    ///
+    /// # Errors
+    /// As [`Store::fetch`].
+    pub fn fetch_raw(&self, request: &GetRequest<'_>) -> Result<GetResult<RawMessage>> {
+        self.inner.fetch(request, |lease, unit| Some(RawMessage::new(lease, unit.queue_offset)))
     }
 
     /// The message at a physical offset; `None` when no whole record starts there.
@@ -285,14 +299,14 @@ impl Inner {
         self.message_at(at, None).map(|message| message.record().store_timestamp)
     }
 
-    fn fetch(&self, request: &GetRequest<'_>) -> Result<GetResult> {
+    fn fetch<M>(
+        &self,
+        request: &GetRequest<'_>,
+        make: impl Fn(Lease, &CqUnit) -> Option<M>,
+    ) -> Result<GetResult<M>> {
         let Some(entry) = self.registry.get(request.queue).filter(|entry| !entry.is_deleted()) else {
-            return Ok(GetResult::without(
-                GetStatus::NoMatchedLogicQueue,
-                request.offset,
-                QueueOffset::ZERO,
-                QueueOffset::ZERO,
-            ));
+            let (none, status) = (QueueOffset::ZERO, GetStatus::NoMatchedLogicQueue);
+            return Ok(GetResult::without(status, request.offset, none, none));
         };
         let (min, max) = (entry.queue.min_offset(), entry.queue.max_offset());
         let missed = |status, next| Ok(GetResult::without(status, next, min, max));
@@ -306,38 +320,44 @@ impl Inner {
         } else if offset > max {
             missed(GetStatus::OffsetOverflowBadly, max)
         } else {
-            self.walk(entry, request, min, max)
+            let mut result = GetResult::without(GetStatus::OffsetFoundNull, offset, min, max);
+            self.walk(entry, request, &mut result, make)?;
+            self.stats.get(result.messages.len(), result.bytes);
+            Ok(result)
         }
     }
 
-    fn walk(
+    fn walk<M>(
         &self,
         entry: &Registered,
         request: &GetRequest<'_>,
-        min: QueueOffset,
-        max: QueueOffset,
-    ) -> Result<GetResult> {
-        let mut result = GetResult::without(GetStatus::OffsetFoundNull, request.offset, min, max);
+        result: &mut GetResult<M>,
+        make: impl Fn(Lease, &CqUnit) -> Option<M>,
+    ) -> Result<()> {
         result.messages.reserve(request.max_messages.min(64));
         let mut left = if request.max_scan == 0 { request.max_messages.max(800) } else { request.max_scan };
-        let (mut bytes, oldest) = (0, self.log.min_offset());
+        let mut reader = LogReader { inner: self, oldest: self.log.min_offset(), lease: None };
         let mut missed = GetStatus::OffsetFoundNull;
         let mut units = Vec::with_capacity(request.max_messages.clamp(1, CHUNK));
         'chunks: while left > 0 && result.messages.len() < request.max_messages {
-            let want = (request.max_messages - result.messages.len()).min(left).clamp(1, CHUNK);
+            let want =
+                (request.max_messages - result.messages.len()).max(FILTERED_CHUNK).min(left).min(CHUNK);
+            let want = if request.filter.is_none() { want.min(request.max_messages) } else { want };
             units.clear();
             if entry.queue.read(result.next_offset, want, &mut units)? == 0 {
                 break;
             }
             for unit in &units {
                 let size = usize::try_from(unit.size).unwrap_or(0);
-                if !result.messages.is_empty() && bytes + size > request.max_bytes {
+                let full = result.messages.len() >= request.max_messages;
+                if full || (!result.messages.is_empty() && result.bytes + size > request.max_bytes) {
                     break 'chunks;
                 }
                 left = left.saturating_sub(1);
-                match self.select(unit, request.filter, oldest) {
+                let selected = reader.select(unit, request.filter);
+                match selected.and_then(|lease| make(lease, unit).ok_or(GetStatus::MessageWasRemoving)) {
                     Ok(message) => {
-                        bytes += message.lease().len();
+                        result.bytes += size;
                         result.messages.push(message);
                     }
                     Err(status) => missed = status,
@@ -348,43 +368,62 @@ impl Inner {
         result.status = if result.messages.is_empty() { missed } else { GetStatus::Found };
         if result.messages.is_empty() && result.next_offset == request.offset {
             // Nothing is readable here: go on behind it, or a reader would ask for ever.
-            result.next_offset = request.offset.plus(1).max(min).min(max);
+            result.next_offset = request.offset.plus(1).clamp(result.min_offset, result.max_offset);
         }
-        self.stats.get(result.messages.len(), bytes);
-        Ok(result)
-    }
-
-    fn select(
-        &self,
-        unit: &CqUnit,
-        filter: Option<&dyn Filter>,
-        oldest: PhysicalOffset,
-    ) -> Result<StoredMessage, GetStatus> {
-        if filter.is_some_and(|filter| !filter.by_queue_entry(unit.tags_code, unit.ext.as_deref())) {
-            return Err(GetStatus::NoMatchedMessage);
-        }
-        if unit.offset < oldest {
-            return Err(GetStatus::MessageWasRemoving);
-        }
-        // An entry of another length stands for a message that is lost.
-        let message = self
-            .message_at(unit.offset, Some(unit.queue_offset))
-            .filter(|message| usize::try_from(unit.size) == Ok(message.lease().len()))
-            .ok_or(GetStatus::MessageWasRemoving)?;
-        if filter.is_some_and(|filter| !filter.by_record(&message.record())) {
-            return Err(GetStatus::NoMatchedMessage);
-        }
-        Ok(message)
+        Ok(())
     }
 }
 
-impl GetResult {
-    const fn without(
+/// Leads from queue entries to the log. Entries rise through the log, so one lease serves most of a read.
+struct LogReader<'s> {
+    inner: &'s Inner,
+    oldest: PhysicalOffset,
+    /// The rest of a segment, and where it starts.
+    lease: Option<(PhysicalOffset, Lease)>,
+}
+
+impl LogReader<'_> {
+    fn select(&mut self, unit: &CqUnit, filter: Option<&dyn Filter>) -> Result<Lease, GetStatus> {
+        if filter.is_some_and(|filter| !filter.by_queue_entry(unit.tags_code, unit.ext.as_deref())) {
+            return Err(GetStatus::NoMatchedMessage);
+        }
+        if unit.offset < self.oldest || self.inner.report.is_damaged(unit.offset) {
+            return Err(GetStatus::MessageWasRemoving);
+        }
+        // An entry whose length leads beyond its segment stands for a message that is lost.
+        let lease = self.lease(unit).ok_or(GetStatus::MessageWasRemoving)?;
+        if let Some(filter) = filter.filter(|filter| filter.reads_records()) {
+            let record = Record::decode(&lease).map_err(|_| GetStatus::MessageWasRemoving)?;
+            if !filter.by_record(&record) {
+                return Err(GetStatus::NoMatchedMessage);
+            }
+        }
+        Ok(lease)
+    }
+
+    fn lease(&mut self, unit: &CqUnit) -> Option<Lease> {
+        let size = usize::try_from(unit.size).ok()?;
+        let within = |(start, rest): &(PhysicalOffset, Lease)| {
+            let at = usize::try_from(unit.offset.0.checked_sub(start.0)?).ok()?;
+            let end = at.checked_add(size)?;
+            (end <= rest.len()).then(|| rest.slice(at..end))
+        };
+        if let Some(lease) = self.lease.as_ref().and_then(within) {
+            return Some(lease);
+        }
+        self.lease = Some((unit.offset, self.inner.log.lease_rest(unit.offset)?));
+        self.lease.as_ref().and_then(within)
+    }
+}
+
+impl<M> GetResult<M> {
+    /// A result without messages.
+    pub(crate) const fn without(
         status: GetStatus,
         next_offset: QueueOffset,
         min_offset: QueueOffset,
         max_offset: QueueOffset,
     ) -> Self {
-        Self { status, next_offset, min_offset, max_offset, messages: Vec::new() }
+        Self { status, next_offset, min_offset, max_offset, messages: Vec::new(), bytes: 0 }
     }
 }
