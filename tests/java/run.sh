@@ -56,11 +56,11 @@ ours_write() { # folder plan topics queues body threads clean|kill
 ours_check() { "$workload" check "$1/store" --acks "$1/acks.jsonl" --config "$1/store.conf" >"$1/check.log" 2>&1 || { tail -n 20 "$1/check.log"; return 1; }; }
 
 each_case() { # function
-  local name plan topics queues body threads keys
+  local name plan topics queues body threads keys ends
   while read -r name plan topics queues body threads keys; do
-    case $name in ''|'#'*) continue ;; esac
+    case $name in ''|'#'*) continue ;; clean:*) ends=clean; name=${name#clean:} ;; *) ends='clean kill' ;; esac
     [ "$wanted" = "  " ] || [[ "$wanted" == *" $name "* ]] || continue
-    for end in clean kill; do
+    for end in $ends; do
       # shellcheck disable=SC2086
       "$1" "$name" "$end" "$plan" "$topics" "$queues" "$body" "$threads" $keys </dev/null
     done
