@@ -407,6 +407,23 @@ async fn only_named_settings_change_at_run_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_read_ahead_of_the_log_is_switched_by_its_two_modes_and_no_other() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    let switch =
+        |mode: &str| Command::request(request::SET_COMMITLOG_READ_MODE).with_field("READ_AHEAD_MODE", mode);
+    for (mode, code) in [
+        ("0", response::SUCCESS),
+        ("1", response::SUCCESS),
+        ("2", response::INVALID_PARAMETER),
+        ("ahead", response::SYSTEM_ERROR),
+    ] {
+        assert_eq!(call(&client, switch(mode)).await.code, code, "{mode}");
+    }
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_ports_serve_and_an_unknown_code_is_refused() {
     let broker = Fixture::start(|_| {}).await;
     let at = broker.address();

@@ -377,6 +377,7 @@ async fn switches_are_set_over_the_network_and_paths_are_not() {
     let config = rig.ok(Command::request(request::GET_NAMESRV_CONFIG)).await.body.to_bytes();
     let config = std::str::from_utf8(&config).unwrap();
     assert!(config.contains("enableTopicList=false\n") && !config.contains('/'), "{config}");
+    assert!(config.contains("\nlistenPort="), "{config}");
     for code in [request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER, request::GET_UNIT_TOPIC_LIST] {
         let refused = rig.ask(Command::request(code)).await;
         assert_eq!((refused.code, refused.remark.as_deref()), (response::SYSTEM_ERROR, Some("disable")));

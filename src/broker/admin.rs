@@ -38,6 +38,7 @@ pub(super) const ROUTES: &[(i32, Route)] = &[
     (request::DELETE_EXPIRED_COMMITLOG, Route::Answer(delete_expired)),
     (request::CLEAN_EXPIRED_CONSUMEQUEUE, Route::Answer(clean_queues)),
     (request::CLEAN_UNUSED_TOPIC, Route::Answer(clean_topics)),
+    (request::SET_COMMITLOG_READ_MODE, Route::Answer(read_mode)),
 ];
 
 /// The queue that a request names; `None` when it exists but never had a message.
@@ -273,5 +274,19 @@ fn clean_topics(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Res
         tracing::info!(topic = topic.as_str(), "queues of an unknown topic deleted by request");
         broker.store.delete_topic(&topic)?;
     }
+    Ok(cmd.reply(response::SUCCESS))
+}
+
+/// The mode is an madvise constant: 0 reads ahead, 1 does not.
+fn read_mode(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let ahead = match cmd.fields.parse::<i32>("READ_AHEAD_MODE")? {
+        0 => true,
+        1 => false,
+        other => {
+            let why = format!("the read-ahead mode is 0 (with) or 1 (without), not {other}");
+            return Err(Refusal::new(response::INVALID_PARAMETER, why));
+        }
+    };
+    broker.store.set_read_ahead(ahead);
     Ok(cmd.reply(response::SUCCESS))
 }

@@ -183,7 +183,7 @@ impl Appender {
         self.log.segments.push(segment);
         self.log.published.store(base.0, Ordering::Release);
         if let Some(finished) = finished {
-            finished.region.advise(Advice::Random);
+            finished.region.advise(self.log.advice_when_full());
         }
         self.next = base;
         self.left = self.log.segment_size();

@@ -74,6 +74,8 @@ pub struct CommitLog {
     /// Rung when waiters queue for a sync.
     flusher: Bell,
     flush_wanted: AtomicBool,
+    /// Whether finished segments are read ahead.
+    read_ahead: AtomicBool,
     /// Set once, by the first write or sync that failed.
     poison: OnceLock<(PhysicalOffset, String)>,
     poisoned: AtomicBool,
@@ -112,6 +114,7 @@ impl CommitLog {
             arrival: Bell::default(),
             flusher: Bell::default(),
             flush_wanted: AtomicBool::new(false),
+            read_ahead: AtomicBool::new(false),
             poison: OnceLock::new(),
             poisoned: AtomicBool::new(false),
         });
@@ -148,6 +151,19 @@ impl CommitLog {
     #[must_use]
     pub fn dispatch_limit(&self) -> PhysicalOffset {
         if self.sync_flush { self.durable_offset() } else { self.max_offset() }
+    }
+
+    /// How segments that are full are read from now on: with the system's read-ahead, or page by page.
+    pub fn set_read_ahead(&self, on: bool) {
+        self.read_ahead.store(on, Ordering::Relaxed);
+        let newest = self.segments.last().map(|newest| newest.base);
+        for segment in self.segments.all().iter().filter(|segment| Some(segment.base) != newest) {
+            segment.region.advise(self.advice_when_full());
+        }
+    }
+
+    fn advice_when_full(&self) -> Advice {
+        if self.read_ahead.load(Ordering::Relaxed) { Advice::Normal } else { Advice::Random }
     }
 
     /// The error that every write now ends in, once a write or a sync has failed.

@@ -80,6 +80,7 @@ impl NameServer {
         let Options { limits, clock, vfs, kv_config_path, scan_interval, switches } = options;
         let desk = Arc::new(Desk::new(clock, vfs, kv_config_path, switches)?);
         let server = Server::bind(addr, Arc::<Desk>::clone(&desk), limits).await?;
+        desk.listening(server.local_addr());
         let scan = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(scan_interval);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -5,8 +5,9 @@ use std::{
     collections::HashMap,
     fmt::Display,
     io,
+    net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -66,6 +67,8 @@ pub(super) struct Desk {
     routes: RwLock<RouteTable>,
     kv: KvTable,
     switches: RwLock<Switches>,
+    /// Known once the port is bound.
+    listens_at: OnceLock<SocketAddr>,
     /// The connections over which brokers registered.
     brokers: Mutex<HashMap<u64, Weak<Connection>>>,
 }
@@ -82,8 +85,22 @@ impl Desk {
             routes: RwLock::default(),
             kv: KvTable::load(vfs, kv_config_path)?,
             switches: RwLock::new(switches),
+            listens_at: OnceLock::new(),
             brokers: Mutex::default(),
         })
+    }
+
+    /// Notes where the server listens, for those who ask for its configuration.
+    pub(super) fn listening(&self, at: SocketAddr) {
+        // A server is bound once.
+        let _ = self.listens_at.set(at);
+    }
+
+    /// The configuration as the text of a properties file.
+    fn properties(&self) -> String {
+        let at = self.listens_at.get();
+        let at = at.map(|at| format!("bindAddress={}\nlistenPort={}\n", at.ip(), at.port()));
+        at.unwrap_or_default() + &self.switches.read().to_properties()
     }
 
     /// Forgets brokers that have been silent for too long and closes their connections.
@@ -114,7 +131,7 @@ impl Desk {
             request::WIPE_WRITE_PERM_OF_BROKER => self.set_writable(request, false, "wipeTopicCount"),
             request::ADD_WRITE_PERM_OF_BROKER => self.set_writable(request, true, "addTopicCount"),
             request::UPDATE_NAMESRV_CONFIG => self.update_switches(request),
-            request::GET_NAMESRV_CONFIG => Ok(done(request).with_body(self.switches.read().to_properties())),
+            request::GET_NAMESRV_CONFIG => Ok(done(request).with_body(self.properties())),
             _ => self.list(request),
         }
     }

@@ -235,6 +235,12 @@ impl Store {
         self.inner.retention.ask();
     }
 
+    /// How the log's full segments are read from now on. Off, as they are opened: page by page, which is best for
+    /// scattered reads. On: with the system's read-ahead, which is best for consumers far behind on a cold log.
+    pub fn set_read_ahead(&self, on: bool) {
+        self.inner.log.set_read_ahead(on);
+    }
+
     /// The configuration that the store was opened with.
     #[must_use]
     pub fn config(&self) -> &Config {

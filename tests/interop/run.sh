@@ -7,6 +7,7 @@
 #   kill       messages that were acknowledged survive kill -9 and a stop between send and receive, with consumers
 #              going on where they were, for both flush types
 #   swap       RocketMQ's own broker opens our directory and serves it to the same consumers, and ours opens its
+#   mqadmin    RocketMQ's own command line tool: its everyday commands, one after another
 #   readme     the README's programs as they stand there, against the broker that it starts without any setting
 # Prints PASS or FAIL a scenario; a scenario that did not report is a FAIL. Ends with `N passed, N failed`.
 # With REPUT=stock the broker is RocketMQ's own, to see what a scenario gives there (not `swap`).
@@ -16,7 +17,7 @@ here=$(cd "$(dirname "$0")" && pwd); root=$(cd "$here/../.." && pwd)
 interop=${INTEROP:-$root/../shared/interop}/run.sh
 reput=${1:?the reput program}; shift
 [ "$reput" = stock ] || reput=$(realpath "$reput")
-parts=${*:-readme embedded stock kill swap}
+parts=${*:-readme embedded stock mqadmin kill swap}
 
 JAVA="send_sync send_async send_oneway send_batch send_large send_too_large send_autocreate pull_no_topic compression
  send_ordered orderly_suspend push_concurrent push_broadcast long_poll rebalance offset_resume tag_filter delay_level
@@ -24,6 +25,14 @@ JAVA="send_sync send_async send_oneway send_batch send_large send_too_large send
 GO="send_sync send_async send_oneway send_batch push_concurrent push_orderly push_broadcast tag_filter delay_level retry
  dlq offset_resume compression pull_from"
 NODE="send push"
+MQADMIN="topicRoute topicStatus topicList topicList_2 topicClusterList allocateMQ updateOrderConf updateOrderConf_2
+ updateOrderConf_3 updateSubGroup updateSubGroup_2 getConsumerConfig setConsumeMode clusterList clusterList_2 brokerStatus
+ getBrokerConfig getBrokerConfig_2 updateBrokerConfig getNamesrvConfig brokerConsumeStats haStatus statsAll
+ consumerProgress consumerProgress_2 consumerConnection producerConnection producer consumerStatus queryMsgById
+ queryMsgByUniqueKey queryMsgByKey queryMsgByOffset queryMsgTraceById printMsg printMsgByQueue sendMessage consumeMessage
+ queryCq sendMsgStatus checkMsgSendRT resetOffsetByTime resetOffsetByTime_2 skipAccumulatedMessage cloneGroupOffset
+ cleanExpiredCQ deleteExpiredCommitLog cleanUnusedTopic setCommitLogReadAheadMode wipeWritePerm addWritePerm
+ updateKvConfig deleteKvConfig exportMetadata exportMetadata_2 exportConfigs exportMetrics deleteSubGroup deleteTopic"
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/reput-interop.XXXXXX")
 children=()
@@ -147,6 +156,17 @@ part_stock() {
   clients stock
   stop_cleanly stock
   stop "$namesrv_pid" KILL
+}
+part_mqadmin() {
+  ports; local with=embedded
+  if [ "$reput" = stock ]; then with=stock; namesrv mqadmin-namesrv; fi
+  if [ "$with" = embedded ]; then conf mqadmin embedded; else conf mqadmin "127.0.0.1:$namesrv_port"; fi
+  if ! broker mqadmin "$with"; then fail "mqadmin: the broker did not start"; return; fi
+  scenarios mqadmin java mqadmin_ "$MQADMIN" "$interop" java -n "127.0.0.1:$namesrv_port" -b "127.0.0.1:$broker_port" \
+    -t 90 mqadmin >"$work/mqadmin.java"
+  count_lines "$work/mqadmin.java"
+  stop_cleanly mqadmin
+  [ "$reput" != stock ] || stop "$namesrv_pid" KILL
 }
 # SIGTERM must end the broker soon, and end it well: the mark of an unclean stop is gone.
 stop_cleanly() {
