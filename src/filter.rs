@@ -1,8 +1,11 @@
 //! What a reader asks of messages: by the ConsumeQueue entry first, which is cheap, then by the record.
 
+use std::sync::Arc;
+
 use crate::{
     consume_queue::ExtUnit,
     format::{hash, message::Record, properties},
+    sql92::Expression,
     types::TagsCode,
 };
 
@@ -89,6 +92,42 @@ impl Filter for TagFilter {
         !self.exact
             || self.tags.is_empty()
             || record.properties.get(properties::TAGS).is_some_and(|tag| self.tags.iter().any(|t| t == tag))
+    }
+}
+
+/// An SQL92 expression over the properties of the record.
+///
+/// ```
+/// use std::sync::Arc;
+/// use reput::{Filter, SqlFilter, sql92::Expression};
+/// let filter = SqlFilter::new(Arc::new(Expression::parse("amount > 100")?));
+/// assert!(filter.reads_records());
+/// # Ok::<(), reput::sql92::ParseError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct SqlFilter(Arc<Expression>);
+
+impl SqlFilter {
+    /// Lets those messages pass of which the expression is true.
+    #[must_use]
+    pub const fn new(expression: Arc<Expression>) -> Self {
+        Self(expression)
+    }
+
+    /// The expression.
+    #[must_use]
+    pub const fn expression(&self) -> &Arc<Expression> {
+        &self.0
+    }
+}
+
+impl Filter for SqlFilter {
+    fn by_queue_entry(&self, _tags_code: TagsCode, _ext: Option<&ExtUnit>) -> bool {
+        true
+    }
+
+    fn by_record(&self, record: &Record<'_>) -> bool {
+        self.0.matches(|name| record.properties.get(name))
     }
 }
 

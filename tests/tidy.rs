@@ -28,6 +28,7 @@ const ORDER: &[&str] = &[
     "clock",
     "config",
     "format",
+    "sql92",
     "segment",
     "commit_log",
     "consume_queue",
