@@ -22,7 +22,10 @@ use crate::{
     deleted::DeletedTopics,
     dispatch::Projection,
     error::{Error, Result},
-    format::message::{self, Header},
+    format::{
+        message::{self, Header},
+        properties::Properties,
+    },
     index::{IndexSet, KeyPut},
     stats::Stats,
     types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, TagsCode, TopicName},
@@ -44,7 +47,13 @@ pub struct Arrival<'a> {
     pub tags_code: TagsCode,
     /// When it was stored.
     pub store_timestamp: StoreTimestamp,
+    /// Its properties.
+    pub properties: Properties<'a>,
 }
+
+/// Makes the filter bitmap of a message from its topic and properties; `None` for none. Called from the dispatcher's
+/// thread before the message becomes readable: must be quick and must not block.
+pub type BitmapMaker = Arc<dyn Fn(&str, Properties<'_>) -> Option<Vec<u8>> + Send + Sync>;
 
 /// Told of every message that became readable, from the dispatcher's thread: must be quick and must not block.
 pub type ArrivalListener = Arc<dyn Fn(&Arrival<'_>) + Send + Sync>;
@@ -67,6 +76,7 @@ pub(crate) struct ReputShared {
     /// Start of the last record dispatched: what `logicsPhysicalOffset` in the checkpoint means.
     last_record: AtomicI64,
     listeners: RwLock<Vec<ArrivalListener>>,
+    bitmaps: RwLock<Option<BitmapMaker>>,
     index_error: Mutex<Option<String>>,
 }
 
@@ -97,9 +107,14 @@ impl ReputShared {
         self.listeners.write().push(listener);
     }
 
+    pub(crate) fn make_bitmaps(&self, maker: BitmapMaker) {
+        *self.bitmaps.write() = Some(maker);
+    }
+
     /// Lets go of all listeners, who may in turn hold the store.
     pub(crate) fn forget_listeners(&self) {
         self.listeners.write().clear();
+        *self.bitmaps.write() = None;
     }
 
     /// Why the index is behind, when it is.
@@ -193,15 +208,18 @@ impl Reput {
         }
         if !self.parts.deleted.covers(header.topic, at) {
             let made = self.parts.projection.of(header);
+            let bitmap = self.bitmap(header);
             if made.is_queued() {
                 let queue = self.queue(made.topic, made.queue_id, made.kind())?;
                 if let Some(entry) = made.entry(queue.kind()) {
-                    self.one_entry(&queue, &entry)?;
+                    let entry = Dispatch { bitmap: bitmap.as_deref(), ..entry };
+                    self.one_entry(&queue, &entry, header.properties)?;
                 }
             }
             for (topic, id, entry) in made.further() {
                 let queue = self.queue(topic, id, QueueKind::Simple)?;
-                self.one_entry(&queue, &entry)?;
+                let entry = Dispatch { bitmap: bitmap.as_deref(), ..entry };
+                self.one_entry(&queue, &entry, header.properties)?;
             }
             made.keys(&mut self.keys);
         }
@@ -210,6 +228,11 @@ impl Reput {
         shared.last_timestamp.store(header.store_timestamp.0, Ordering::Release);
         self.parts.stats.dispatched(1);
         Ok(())
+    }
+
+    fn bitmap(&self, header: &Header<'_>) -> Option<Vec<u8>> {
+        let maker = self.parts.shared.bitmaps.read();
+        maker.as_ref().and_then(|maker| maker(header.topic, header.properties))
     }
 
     fn queue(&mut self, topic: &str, id: QueueId, kind: QueueKind) -> Result<Arc<Queue>> {
@@ -222,7 +245,7 @@ impl Reput {
         Ok(queue)
     }
 
-    fn one_entry(&self, queue: &Queue, entry: &Dispatch<'_>) -> Result<()> {
+    fn one_entry(&self, queue: &Queue, entry: &Dispatch<'_>, properties: Properties<'_>) -> Result<()> {
         let key = queue.key();
         if let Appended::Gap { expected } = queue.append(entry)? {
             let why = format!("queue {} of {} needs offset {expected} first", key.id, key.topic);
@@ -235,6 +258,7 @@ impl Reput {
             queue_offset: entry.queue_offset,
             tags_code: entry.tags_code,
             store_timestamp: entry.store_timestamp,
+            properties,
         };
         for listener in self.parts.shared.listeners.read().iter() {
             listener(&arrival);

@@ -119,6 +119,11 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             b"7F00000100002A9F00000000000000BA".to_vec(),
             b"mappedFileSizeCommitLog=4096\nflushDiskType : SYNC_FLUSH\n\\u0041 b\\\n c\n".to_vec(),
         ],
+        "filter" => vec![
+            b"a BETWEEN 1 AND 6.5e0 AND NOT (b IN ('x', 'y''z') OR c IS NULL)\na\x013\x02b\x01x\x02".to_vec(),
+            b"s NOT CONTAINS 'b' OR -a <= b = TRUE -- end\n\na\x010x1p3\x02b\x01 NaN\x02s\x01abc\x02"
+                .to_vec(),
+        ],
         "store_open" => vec![
             vec![],
             vec![0, 4 << 3 | 4, 0, 40, 1, 2, 3, 4],
@@ -155,7 +160,7 @@ fn run(name: &str, rounds: u64) {
 
 #[test]
 fn decoders_of_the_store_refuse_or_keep_their_promises() {
-    for name in ["record", "properties", "queue_files", "index_file", "checkpoint", "names"] {
+    for name in ["record", "properties", "queue_files", "index_file", "checkpoint", "names", "filter"] {
         run(name, rounds(ROUNDS));
     }
 }

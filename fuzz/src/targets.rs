@@ -18,6 +18,7 @@ use reput::{
         message_id::MessageId,
         properties::{Properties, PropertiesBuf},
     },
+    sql92::Expression,
     vfs::OsVfs,
 };
 
@@ -33,11 +34,30 @@ pub fn all() -> Vec<Target> {
         ("index_file", index_file),
         ("checkpoint", checkpoint),
         ("names", names),
+        ("filter", filter),
         ("store_open", store_open),
     ];
     #[cfg(feature = "broker")]
     all.push(("frame", frame));
     all
+}
+
+/// A filter expression and properties behind a line feed: whatever is an expression answers, and the same once more;
+/// below a `NOT` it answers the opposite.
+pub fn filter(data: &[u8]) {
+    let end = data.iter().rposition(|byte| *byte == b'\n').unwrap_or(data.len());
+    let Ok(text) = std::str::from_utf8(&data[..end]) else { return };
+    let properties = Properties::new(data.get(end + 1..).unwrap_or_default());
+    let Ok(expression) = Expression::parse(text) else { return };
+    let answer = expression.evaluate(|name| properties.get(name));
+    assert_eq!(expression.matches(|name| properties.get(name)), answer == Ok(Some(true)));
+    // A parenthesis too many would end the one that is put around it.
+    if !text.contains(')')
+        && let Ok(not) = Expression::parse(&format!("NOT ({text}\n)"))
+    {
+        let opposite = not.evaluate(|name| properties.get(name)).map(|truth| truth.map(|truth| !truth));
+        assert_eq!(opposite, answer);
+    }
 }
 
 /// A record of the log: the full and the short view agree, and what decodes encodes to the same bytes.

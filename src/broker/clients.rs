@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::RwLock;
 
-use super::{Broker, Refusal, Route, json::Json, names, topics};
+use super::{Broker, Refusal, Route, filters, json::Json, names, topics};
 use crate::{
     remoting::{
         Command, Connection, Language,
@@ -317,8 +317,16 @@ impl Broker {
     pub(crate) fn client_gone(&self, conn: &Connection) {
         for group in self.clients.remove(conn.id()) {
             tracing::debug!(group, peer = %conn.peer(), "consumer gone with its connection");
-            self.tell_members(&group);
+            self.member_left(&group);
         }
+    }
+
+    /// A member left a group: the others are told; without others its filters have nobody to filter for.
+    fn member_left(&self, group: &str) {
+        if self.clients.manner(group).is_none() {
+            self.filters.unregister(group, self.clock.now());
+        }
+        self.tell_members(group);
     }
 
     /// Tells every member of a group that its members changed.
@@ -366,13 +374,17 @@ impl Broker {
             sys_flag,
         );
         let subscriptions = json.get("subscriptionDataSet").map(Json::items).unwrap_or_default();
-        let subscriptions = subscriptions.iter().take(MAX_SUBSCRIPTIONS).filter_map(Subscription::from_json);
+        let subscriptions: Vec<_> =
+            subscriptions.iter().take(MAX_SUBSCRIPTIONS).filter_map(Subscription::from_json).collect();
+        if !without_sub {
+            self.filters.register(name, &subscriptions, &*self.clock);
+        }
         let beat = self.clients.put_consumer(
             name,
             member,
             Manner::from_json(json),
             fingerprint,
-            (!without_sub).then(|| subscriptions.collect()),
+            (!without_sub).then_some(subscriptions),
         );
         if beat.changed {
             tracing::debug!(group = name, client = member.client_id, "consumer group changed");
@@ -430,7 +442,7 @@ fn unregister(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: &Command) -> Re
         && broker.clients.remove_consumer(group, conn.id())
     {
         tracing::debug!(group, "consumer signed off");
-        broker.tell_members(group);
+        broker.member_left(group);
     }
     Ok(cmd.reply(response::SUCCESS))
 }
@@ -449,16 +461,14 @@ fn list_members(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Res
     Ok(cmd.reply(response::SUCCESS).with_body(Json::map([("consumerIdList", Json::from(ids))]).compact()))
 }
 
-fn check_config(_: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+fn check_config(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
     let json = super::body(cmd)?;
-    let kind = json.get("subscriptionData").and_then(|sub| sub.text_of("expressionType")).unwrap_or("TAG");
-    if matches!(kind, "TAG" | "") {
-        return Ok(cmd.reply(response::SUCCESS));
+    let field = |name| json.get("subscriptionData").and_then(|sub| sub.text_of(name)).unwrap_or("");
+    let kind = field("expressionType");
+    if !filters::is_tags(kind) {
+        broker.compile(kind, field("subString"))?;
     }
-    Err(Refusal::new(
-        response::SYSTEM_ERROR,
-        format!("this broker filters by tags only, not by {}", names::shorten(kind)),
-    ))
+    Ok(cmd.reply(response::SUCCESS))
 }
 
 #[cfg(test)]

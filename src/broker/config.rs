@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use super::bloom::Bloom;
 use crate::{
     config::{Config, parse_properties},
     error::{Error, Result},
@@ -54,7 +55,7 @@ macro_rules! integer_value {
         }
     )*};
 }
-integer_value!(i32, u16, u64, usize);
+integer_value!(i32, i64, u16, u64, usize);
 
 impl Value for bool {
     fn read(text: &str) -> Result<Self, String> {
@@ -223,6 +224,18 @@ keys! {
     "maxTransferBytesOnMessageInMemory" max_pull_bytes: i32 = 262_144, 1..=1_073_741_824;
     /// Percent of the memory within which messages are taken to lie in memory.
     "accessMessageInMemoryMaxRatio" in_memory_percent: u64 = 40, 0..=100;
+    /// Whether consumers may filter by SQL92 expressions over properties.
+    "enablePropertyFilter" property_filter: bool = false;
+    /// Whether expressions for a retry topic are those of the topics that its messages came from.
+    "filterSupportRetry" filter_retry: bool = false;
+    /// Whether a message's ConsumeQueueExt unit says which expressions it passes; needs `enableConsumeQueueExt`.
+    "enableCalcFilterBitMap" filter_bitmaps: bool = false;
+    /// Groups with an expression on one topic that the bitmaps are made for.
+    "expectConsumerNumUseFilter" expected_filters: i32 = 32, 1..=20_000;
+    /// Percent of the messages that a bitmap may let pass though the expression does not.
+    "maxErrorRateOfBloomFilter" bloom_error_percent: i32 = 20, 1..=99;
+    /// Milliseconds that a group's expression is kept after its last member left.
+    "filterDataCleanTimeSpan" keep_filters_ms: i64 = 86_400_000, 0..=2_147_483_647;
 }
 
 /// Keys that may change while the broker runs.
@@ -333,6 +346,11 @@ impl BrokerConfig {
         }
     }
 
+    /// The shape of the bitmaps.
+    pub(crate) fn bloom(&self) -> Bloom {
+        Bloom::new(self.bloom_error_percent, self.expected_filters)
+    }
+
     /// Queues of the topic where delayed messages wait.
     pub(crate) fn delay_level_count(&self) -> i32 {
         i32::try_from(self.store.delay_levels_ms().len()).unwrap_or(18)
@@ -363,8 +381,6 @@ fn host_port(host: &str, port: u16) -> String {
 /// Keys of RocketMQ 5.5 without effect here, so that a mistyped key can be told from one that is not offered.
 const KNOWN: &[&str] = &[
     "recallMessageEnable",
-    "filterSupportRetry",
-    "enablePropertyFilter",
     "rejectTransactionMessage",
     "transactionCheckInterval",
     "transactionCheckMax",
@@ -395,7 +411,6 @@ const KNOWN: &[&str] = &[
     "dLegerCommitLogStorePath",
     "duplicationEnable",
     "enableBroadcastOffsetStore",
-    "enableCalcFilterBitMap",
     "enableControllerMode",
     "enableDLegerCommitLog",
     "enableDetailStat",
@@ -408,11 +423,9 @@ const KNOWN: &[&str] = &[
     "enableSplitRegistration",
     "endTransactionPoolQueueCapacity",
     "endTransactionThreadPoolNums",
-    "expectConsumerNumUseFilter",
     "fastFailIfNoBufferInStorePool",
     "fetchNameSrvAddrByDnsLookup",
     "fetchNamesrvAddrByAddressServer",
-    "filterDataCleanTimeSpan",
     "filterServerNums",
     "flushCommitLogTimed",
     "forceRegister",
@@ -430,7 +443,6 @@ const KNOWN: &[&str] = &[
     "litePullThreadPoolQueueCapacity",
     "lockInStrictMode",
     "maxDelayTime",
-    "maxErrorRateOfBloomFilter",
     "maxTransferBytesOnMessageInDisk",
     "maxTransferCountOnMessageInDisk",
     "messageStorePlugIn",

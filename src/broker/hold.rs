@@ -30,6 +30,8 @@ use std::{
 
 use parking_lot::Mutex;
 
+use crate::reput::Arrival;
+
 /// How often held pulls are compared with their queues.
 pub(super) const RECHECK: Duration = Duration::from_secs(5);
 
@@ -57,8 +59,8 @@ pub(crate) enum Put<P> {
 
 /// A held pull, seen from here.
 pub(crate) trait Waiting: Send {
-    /// Whether a message with this tags code may be one that the pull asks for.
-    fn wants(&self, tags_code: i64) -> bool;
+    /// Whether a message that arrived is one that the pull asks for. Called under the lock.
+    fn wants(&self, arrival: &Arrival<'_>) -> bool;
     /// Whether nobody waits for the answer any more.
     fn is_gone(&self) -> bool;
 }
@@ -138,18 +140,15 @@ impl<P: Waiting> Hold<P> {
         self.take(topic, queue_id, |entry| entry.id == id).pop().map_or(Put::Held, Put::Woken)
     }
 
-    /// A message arrived; `max_offset` is the queue's maximum after it. Takes out the pulls that want it.
-    pub(crate) fn arrived(
-        &self,
-        topic: &str,
-        queue_id: i32,
-        max_offset: i64,
-        tags_code: i64,
-    ) -> Vec<Held<P>> {
+    /// A message arrived. Takes out the pulls that want it.
+    pub(crate) fn arrived(&self, arrival: &Arrival<'_>) -> Vec<Held<P>> {
         if self.is_empty() {
             return Vec::new();
         }
-        self.take(topic, queue_id, |entry| max_offset > entry.held.offset && entry.held.pull.wants(tags_code))
+        let offset = arrival.queue_offset.get();
+        self.take(arrival.topic, arrival.queue_id.get(), |entry| {
+            offset >= entry.held.offset && entry.held.pull.wants(arrival)
+        })
     }
 
     /// Takes out the pulls whose time is up at `now`, and drops those that nobody waits for any more.
@@ -227,6 +226,10 @@ impl<P: Waiting> Hold<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        format::properties::Properties,
+        types::{QueueId, QueueOffset, StoreTimestamp, TagsCode},
+    };
     use std::sync::{Arc, atomic::AtomicBool};
 
     #[derive(Debug)]
@@ -237,8 +240,8 @@ mod tests {
     }
 
     impl Waiting for Pull {
-        fn wants(&self, tags_code: i64) -> bool {
-            self.tag.is_none_or(|tag| tag == tags_code)
+        fn wants(&self, arrival: &Arrival<'_>) -> bool {
+            self.tag.is_none_or(|tag| tag == arrival.tags_code.get())
         }
 
         fn is_gone(&self) -> bool {
@@ -249,6 +252,17 @@ mod tests {
     fn pull(name: &'static str, offset: i64, deadline: u64, tag: Option<i64>) -> Held<Pull> {
         let pull = Pull { name, tag, gone: Arc::default() };
         Held { offset, deadline: Duration::from_secs(deadline), pull }
+    }
+
+    fn arrival(topic: &str, queue_id: i32, offset: i64, tag: i64) -> Arrival<'_> {
+        Arrival {
+            topic,
+            queue_id: QueueId(queue_id),
+            queue_offset: QueueOffset(offset),
+            tags_code: TagsCode(tag),
+            store_timestamp: StoreTimestamp(0),
+            properties: Properties::new(b""),
+        }
     }
 
     fn names(held: &[Held<Pull>]) -> Vec<&'static str> {
@@ -269,11 +283,11 @@ mod tests {
         hold(&held, pull("tag 1", 5, 20, Some(1)));
         hold(&held, pull("tag 2", 5, 20, Some(2)));
         hold(&held, pull("later", 9, 20, None));
-        assert!(held.arrived("t", 1, 6, 1).is_empty());
-        assert!(held.arrived("u", 0, 6, 1).is_empty());
-        assert_eq!(names(&held.arrived("t", 0, 6, 1)), ["all", "tag 1"]);
+        assert!(held.arrived(&arrival("t", 1, 5, 1)).is_empty());
+        assert!(held.arrived(&arrival("u", 0, 5, 1)).is_empty());
+        assert_eq!(names(&held.arrived(&arrival("t", 0, 5, 1))), ["all", "tag 1"]);
         assert_eq!(held.len(), 2);
-        assert_eq!(names(&held.arrived("t", 0, 10, 7)), ["later"]);
+        assert_eq!(names(&held.arrived(&arrival("t", 0, 9, 7))), ["later"]);
     }
 
     #[test]

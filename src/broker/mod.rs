@@ -7,10 +7,12 @@
 
 mod admin;
 mod batch_body;
+mod bloom;
 mod clients;
 mod config;
 mod config_file;
 mod connections;
+mod filters;
 mod groups;
 mod hold;
 mod json;
@@ -25,6 +27,7 @@ mod rates;
 mod register;
 mod retry;
 mod schedule;
+mod selection;
 mod send;
 mod send_header;
 mod topics;
@@ -45,9 +48,9 @@ use crate::{
 };
 
 use {
-    admin::ConfigVersion, clients::Clients, config::Live, config_file::ConfigFile, groups::Groups,
-    json::Json, lock::Locks, offsets::Offsets, pull::PullHold, rates::Rates, register::Register,
-    schedule::Schedule, topics::Topics,
+    admin::ConfigVersion, clients::Clients, config::Live, config_file::ConfigFile, filters::Filters,
+    groups::Groups, json::Json, lock::Locks, offsets::Offsets, pull::PullHold, rates::Rates,
+    register::Register, schedule::Schedule, topics::Topics,
 };
 
 /// Why a request is not answered with success: RocketMQ's response code and a remark for the user.
@@ -123,6 +126,7 @@ pub struct Broker {
     pub(crate) groups: Groups,
     pub(crate) offsets: Offsets,
     pub(crate) clients: Clients,
+    pub(crate) filters: Arc<Filters>,
     pub(crate) register: Register,
     pub(crate) hold: PullHold,
     /// Bytes behind the log's end that are taken to be in memory.
@@ -198,7 +202,8 @@ impl Broker {
         let synced = self.store.sync();
         let scheduled = self.schedule.save(self.store.status().durable_offset);
         let offsets = self.offsets.save(self.clock.now());
-        self.store.close().and(synced).and(scheduled).and(offsets)
+        let filters = self.filters.save(self.clock.now());
+        self.store.close().and(synced).and(scheduled).and(offsets).and(filters)
     }
 }
 
@@ -249,6 +254,7 @@ struct State {
     groups: Groups,
     offsets: Offsets,
     schedule: Schedule,
+    filters: Filters,
 }
 
 fn load_state(
@@ -268,6 +274,7 @@ fn load_state(
         groups: Groups::load(file("subscriptionGroup.json")?, now)?,
         offsets,
         schedule: Schedule::load(file("delayOffset.json")?, config.store.delay_levels_ms(), now)?,
+        filters: Filters::load(file("consumerFilter.json")?, config.bloom(), config.keep_filters_ms, now)?,
     })
 }
 
@@ -355,8 +362,10 @@ async fn shut(broker: &Arc<Broker>) -> Result<()> {
 
 fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<Broker> {
     let boot_time = clock.now();
+    let mut config = config;
+    config.store.ext_bitmap_bits = usize::try_from(config.bloom().bits()).unwrap_or(0);
     let store = Store::open_with(config.store.clone(), Arc::clone(&vfs), Arc::clone(&clock))?;
-    let State { topics, groups, offsets, schedule } = load_state(&config, &vfs, &store, boot_time)?;
+    let State { topics, groups, offsets, schedule, filters } = load_state(&config, &vfs, &store, boot_time)?;
     let ip = config.address();
     let store_host = ip.parse().unwrap_or(SocketAddr::new(config.bind, config.port));
     let hot_bytes = pull::hot_bytes(&*vfs, config.in_memory_percent);
@@ -370,6 +379,7 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
         groups,
         offsets,
         clients: Clients::default(),
+        filters: Arc::new(filters),
         register: Register::new(config.name_servers.clone()),
         hold: pull::new_hold(),
         hot_bytes,
@@ -386,6 +396,7 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
 fn start_timers(broker: &Arc<Broker>) {
     broker.every(Duration::from_millis(broker.config.save_offsets_ms), Broker::save_offsets);
     broker.every(Duration::from_secs(10), Broker::expire_clients);
+    broker.every(Duration::from_secs(10), Broker::save_filters);
     broker.sample_rates();
     broker.every(rates::PERIOD, Broker::sample_rates);
 }

@@ -14,21 +14,23 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Broker, Refusal, Route,
+    Broker, Refusal, Route, filters,
     groups::GroupConfig,
     hold::{Held, Hold, Put, RECHECK, Waiting},
     names,
+    selection::Selection,
     topics::{TopicConfig, perm},
 };
 use crate::{
-    Filter, TagFilter,
+    TagFilter,
     message::{GetStatus, Queue, RawMessage},
     remoting::{
         Body, Command, Connection, FieldError,
         codes::{request, response},
     },
+    reput::Arrival,
     store::{GetRequest, GetResult},
-    types::{QueueOffset, TagsCode},
+    types::QueueOffset,
     vfs::Vfs,
 };
 
@@ -113,12 +115,12 @@ impl<'a> Header<'a> {
 pub(crate) struct HeldPull {
     conn: Arc<Connection>,
     cmd: Command,
-    filter: TagFilter,
+    filter: Selection,
 }
 
 impl Waiting for HeldPull {
-    fn wants(&self, tags_code: i64) -> bool {
-        self.filter.by_queue_entry(TagsCode(tags_code), None)
+    fn wants(&self, arrival: &Arrival<'_>) -> bool {
+        self.filter.wants(arrival)
     }
 
     fn is_gone(&self) -> bool {
@@ -227,7 +229,7 @@ struct Wait {
     queue: Queue,
     offset: i64,
     time: Duration,
-    filter: TagFilter,
+    filter: Selection,
 }
 
 fn hold(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command, wait: Wait) {
@@ -321,10 +323,14 @@ fn check(broker: &Arc<Broker>, header: &Header<'_>) -> Result<(Arc<GroupConfig>,
 }
 
 /// What the pull filters by: from the request, or as the group's heartbeats say.
-fn filter_of(broker: &Broker, header: &Header<'_>, group: &GroupConfig) -> Result<TagFilter, No> {
+fn filter_of(broker: &Broker, header: &Header<'_>, group: &GroupConfig) -> Result<Selection, No> {
+    let elsewhere = header.has(flag::CLASS_FILTER);
     if header.has(flag::SUBSCRIPTION) {
-        check_expression(header.expression_type)?;
-        return Ok(filter_unless_elsewhere(header, header.subscription));
+        if filters::is_tags(header.expression_type) {
+            return Ok(by_tags(if elsewhere { "*" } else { header.subscription }));
+        }
+        let expression = broker.compile(header.expression_type, header.subscription)?;
+        return Ok(if elsewhere { by_tags("*") } else { Selection::Expression(expression) });
     }
     let manner = broker.clients.manner(&group.name).ok_or_else(|| {
         No::new(response::SUBSCRIPTION_NOT_EXIST, format!("the group {} has no consumer here", group.name))
@@ -341,20 +347,31 @@ fn filter_of(broker: &Broker, header: &Header<'_>, group: &GroupConfig) -> Resul
         let remark = "the subscription is newer than the one that the last heartbeat told";
         return Err(No::new(response::SUBSCRIPTION_NOT_LATEST, remark));
     }
-    check_expression(&subscription.expression_type)?;
-    Ok(filter_unless_elsewhere(header, &subscription.expression))
-}
-
-fn filter_unless_elsewhere(header: &Header<'_>, expression: &str) -> TagFilter {
-    if header.has(flag::CLASS_FILTER) { TagFilter::default() } else { TagFilter::parse(expression) }
-}
-
-fn check_expression(kind: &str) -> Result<(), No> {
-    if matches!(kind, "TAG" | "") {
-        return Ok(());
+    let kind = &subscription.expression_type;
+    if filters::is_tags(kind) {
+        return Ok(by_tags(if elsewhere { "*" } else { &subscription.expression }));
     }
-    let remark = format!("this broker filters by tags only, not by {}", names::shorten(kind));
-    Err(No::new(response::SYSTEM_ERROR, remark))
+    let filter = broker.filters.get(header.topic, &group.name).ok_or_else(|| {
+        let remark = format!("the expression of {} for {} could not be read", group.name, header.topic);
+        No::new(response::FILTER_DATA_NOT_EXIST, remark)
+    })?;
+    if filter.version < header.sub_version {
+        let remark = "the expression is newer than the one that the last heartbeat told";
+        return Err(No::new(response::FILTER_DATA_NOT_LATEST, remark));
+    }
+    broker.check_kind(kind)?;
+    let filters = Arc::clone(&broker.filters);
+    Ok(if elsewhere {
+        by_tags("*")
+    } else if broker.config.filter_retry && header.topic.starts_with(names::RETRY_PREFIX) {
+        Selection::Retry { group: group.name.clone(), filters }
+    } else {
+        Selection::Registered { filter, filters }
+    })
+}
+
+fn by_tags(expression: &str) -> Selection {
+    Selection::Tags(TagFilter::parse(expression))
 }
 
 /// What a queue gave.
@@ -366,7 +383,7 @@ struct Found {
     result: GetResult<RawMessage>,
 }
 
-fn read(broker: &Broker, header: &Header<'_>, filter: &TagFilter) -> Result<Found, No> {
+fn read(broker: &Broker, header: &Header<'_>, filter: &Selection) -> Result<Found, No> {
     let queue = broker.store.queue(header.topic, header.queue_id)?;
     if let Some(offset) = broker.offsets.take_reset(header.group, header.topic, header.queue_id) {
         let result = GetResult::without(
@@ -380,7 +397,7 @@ fn read(broker: &Broker, header: &Header<'_>, filter: &TagFilter) -> Result<Foun
     let result = broker.store.fetch_raw(&GetRequest {
         max_messages: header.max_messages.min(at_most(broker.config.max_pull_messages)),
         max_bytes: header.max_bytes.min(at_most(broker.config.max_pull_bytes)),
-        filter: (!filter.is_all()).then_some(filter),
+        filter: if filter.is_all() { None } else { Some(filter) },
         ..GetRequest::new(queue, QueueOffset(header.offset))
     })?;
     Ok(Found { queue: Some(queue), reset: false, result })
@@ -425,20 +442,22 @@ fn commit(broker: &Broker, header: &Header<'_>, found: &Found) {
     }
 }
 
-/// Wires the hold to the store's arrivals and to the clock. Must be called within a tokio runtime.
+/// Wires the hold to the store's arrivals and to the clock, and the filters to the store's bitmaps. Must be called within a tokio runtime.
 pub(crate) fn start(broker: &Arc<Broker>) {
     let runtime = tokio::runtime::Handle::current();
     let weak = Arc::downgrade(broker);
     broker.store.on_arrival(Arc::new(move |arrival| {
         let Some(broker) = weak.upgrade() else { return };
-        let (topic, queue_id) = (arrival.topic, arrival.queue_id.get());
-        let woken =
-            broker.hold.arrived(topic, queue_id, arrival.queue_offset.get() + 1, arrival.tags_code.get());
+        let woken = broker.hold.arrived(arrival);
         if !woken.is_empty() {
             // Not on the dispatcher's thread: it has other messages to pass on.
             runtime.spawn(async move { answer_woken(&broker, woken) });
         }
     }));
+    if broker.config.filter_bitmaps {
+        let filters = Arc::clone(&broker.filters);
+        broker.store.make_bitmaps(Arc::new(move |topic, properties| filters.bitmap(topic, properties)));
+    }
     tokio::spawn(tick(Arc::downgrade(broker)));
 }
 

@@ -51,14 +51,30 @@ enum Waiting {
     Not,
     Negate,
     Plus,
-    Order { order: Order, jump: usize },
+    Order {
+        order: Order,
+        jump: usize,
+    },
     /// `BETWEEN`, before its `AND`.
-    Low { not: bool, jump: usize },
+    Low {
+        not: bool,
+        jump: usize,
+    },
     /// `BETWEEN`, behind its `AND`.
-    High { not: bool, jump: usize, low: usize },
-    Equal { not: bool },
-    And { jump: usize },
-    Or { jump: usize },
+    High {
+        not: bool,
+        jump: usize,
+        low: usize,
+    },
+    Equal {
+        not: bool,
+    },
+    And {
+        jump: usize,
+    },
+    Or {
+        jump: usize,
+    },
 }
 
 impl Waiting {
@@ -441,7 +457,8 @@ impl<'a> Parser<'a> {
     /// Lets the jump at a step lead here.
     fn land(&mut self, jump: usize) {
         let here = self.steps.len();
-        if let Some(Step::IfNull(to) | Step::If(_, to) | Step::Low { end: to, .. }) = self.steps.get_mut(jump) {
+        if let Some(Step::IfNull(to) | Step::If(_, to) | Step::Low { end: to, .. }) = self.steps.get_mut(jump)
+        {
             *to = here;
         }
     }

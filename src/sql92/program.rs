@@ -77,9 +77,14 @@ pub(super) enum Step {
     Order(Order),
     /// Takes a value and its lower bound. What `BETWEEN` says of those goes on top of the value; when it is settled by
     /// that, alone, and on to a step.
-    Low { not: bool, end: usize },
+    Low {
+        not: bool,
+        end: usize,
+    },
     /// Takes a value, what was said of its lower bound, and the upper bound; pushes what `BETWEEN` says.
-    High { not: bool },
+    High {
+        not: bool,
+    },
     /// Takes one and pushes whether it is null.
     IsNull,
     /// Turns a truth.
@@ -89,9 +94,16 @@ pub(super) enum Step {
     /// Makes a truth of a property: a string is none.
     Truth,
     /// Takes one, pushes whether it is a string of the list.
-    In { list: Box<[Box<str>]>, not: bool },
+    In {
+        list: Box<[Box<str>]>,
+        not: bool,
+    },
     /// Takes one, pushes whether it is a string with that part.
-    Has { part: Part, text: Box<str>, not: bool },
+    Has {
+        part: Part,
+        text: Box<str>,
+        not: bool,
+    },
     /// Takes two truths.
     And,
     Or,

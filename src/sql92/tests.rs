@@ -105,7 +105,10 @@ fn an_expression_ends_at_its_bounds_and_needs_no_deep_stack_within_them() {
         for _ in 0..200 {
             between = format!("-({between} BETWEEN 1 AND 2)");
         }
-        assert_eq!(Expression::parse(&format!("{between} IS NULL")).unwrap().evaluate(|_| Some("1")), Ok(Some(true)));
+        assert_eq!(
+            Expression::parse(&format!("{between} IS NULL")).unwrap().evaluate(|_| Some("1")),
+            Ok(Some(true))
+        );
     };
     std::thread::Builder::new().stack_size(128 << 10).spawn(run).unwrap().join().unwrap();
 }
@@ -125,9 +128,46 @@ fn a_parse_error_says_where_and_why() {
 }
 
 const WORDS: [&str; 40] = [
-    "a", "b", "s", "x", "=", "<>", "<", ">", "<=", ">=", "(", ")", ",", "+", "-", "NOT", "AND", "OR", "IN", "IS",
-    "NULL", "TRUE", "FALSE", "BETWEEN", "CONTAINS", "STARTSWITH", "ENDSWITH", "1", "2.5", "0", "'a'", "''", "'1'",
-    "9999999999", "--", "/*", "*/", "\n", "'", "#",
+    "a",
+    "b",
+    "s",
+    "x",
+    "=",
+    "<>",
+    "<",
+    ">",
+    "<=",
+    ">=",
+    "(",
+    ")",
+    ",",
+    "+",
+    "-",
+    "NOT",
+    "AND",
+    "OR",
+    "IN",
+    "IS",
+    "NULL",
+    "TRUE",
+    "FALSE",
+    "BETWEEN",
+    "CONTAINS",
+    "STARTSWITH",
+    "ENDSWITH",
+    "1",
+    "2.5",
+    "0",
+    "'a'",
+    "''",
+    "'1'",
+    "9999999999",
+    "--",
+    "/*",
+    "*/",
+    "\n",
+    "'",
+    "#",
 ];
 
 fn ask(text: &str) {

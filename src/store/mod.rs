@@ -36,7 +36,7 @@ use crate::{
     index::IndexSet,
     message::Queue,
     recovery::RecoveryReport,
-    reput::{ArrivalListener, ReputShared},
+    reput::{ArrivalListener, BitmapMaker, ReputShared},
     retention::{Retention, RetentionPlan},
     stats::{Stats, StatsSnapshot},
     types::{PhysicalOffset, QueueId, TopicName},
@@ -159,6 +159,13 @@ impl Store {
     /// Calls `listener` for every message that becomes readable from now on.
     pub fn on_arrival(&self, listener: ArrivalListener) {
         self.inner.reput.listen(listener);
+    }
+
+    /// Puts what `maker` gives into the ConsumeQueueExt unit of every message that is dispatched from now on
+    /// (`enableConsumeQueueExt`). Messages that were dispatched before, by recovery too, have no bitmap; readers must
+    /// take that as "may match".
+    pub fn make_bitmaps(&self, maker: BitmapMaker) {
+        self.inner.reput.make_bitmaps(maker);
     }
 
     /// Deletes a topic's queues. Its records stay in the log, unreachable by queue, until retention removes them;

@@ -20,9 +20,9 @@ reput=${1:?the reput program}; shift
 parts=${*:-readme embedded stock mqadmin kill swap}
 
 JAVA="send_sync send_async send_oneway send_batch send_large send_too_large send_autocreate pull_no_topic compression
- send_ordered orderly_suspend push_concurrent push_broadcast long_poll rebalance offset_resume tag_filter delay_level
+ send_ordered orderly_suspend push_concurrent push_broadcast long_poll rebalance offset_resume tag_filter sql92 delay_level
  pull_consumer lite_pull_assign lite_pull_subscribe retry dlq query_key query_uniqkey view_message topic_delete"
-GO="send_sync send_async send_oneway send_batch push_concurrent push_orderly push_broadcast tag_filter delay_level retry
+GO="send_sync send_async send_oneway send_batch push_concurrent push_orderly push_broadcast tag_filter sql92 delay_level retry
  dlq offset_resume compression pull_from"
 NODE="send push"
 MQADMIN="topicRoute topicStatus topicList topicList_2 topicClusterList allocateMQ updateOrderConf updateOrderConf_2
