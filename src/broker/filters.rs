@@ -60,7 +60,7 @@ impl GroupFilter {
         Json::map([
             (
                 "bloomFilterData",
-                Json::map([("bitNum", bloom.bits().into()), ("bitPos", Json::from(self.positions.clone()))]),
+                Json::map([("bitNum", bloom.bits().into()), ("bitPos", Json::Row(self.positions.clone()))]),
             ),
             ("bornTime", self.born.into()),
             ("clientVersion", self.version.into()),
@@ -310,14 +310,15 @@ impl Broker {
 mod tests {
     use super::*;
     use crate::{
-        broker::config_file::golden,
         clock::ManualClock,
         vfs::{OsVfs, Vfs},
     };
 
+    use std::path::Path;
+
     const DAY: i64 = 86_400_000;
 
-    fn load(dir: &std::path::Path, bloom: Bloom, now: i64) -> Filters {
+    fn load(dir: &Path, bloom: Bloom, now: i64) -> Filters {
         let vfs: Arc<dyn Vfs> = Arc::new(OsVfs);
         let file = ConfigFile::new(vfs, dir, "consumerFilter.json").unwrap();
         Filters::load(file, bloom, DAY, StoreTimestamp(now)).unwrap()
@@ -332,7 +333,9 @@ mod tests {
     #[test]
     fn java_s_file_is_taken_over_and_written_back_to_the_byte_until_its_filters_are_too_old() {
         let dir = tempfile::tempdir().unwrap();
-        let (path, text) = (dir.path().join("consumerFilter.json"), golden("consumerFilter.json").pretty());
+        let path = dir.path().join("consumerFilter.json");
+        let golden = "tests/golden/broker-config/consumerFilter.json";
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(golden)).unwrap();
         let died = 1_795_743_211_068;
         std::fs::write(&path, &text).unwrap();
         let filters = load(dir.path(), Bloom::new(20, 32), died + 1_000);

@@ -18,6 +18,8 @@ pub(crate) enum Json {
     Float(f64),
     Text(String),
     List(Vec<Json>),
+    /// Numbers that stand on one line in files too, as fastjson writes a Java array; read, they are a list.
+    Row(Vec<i32>),
     Map(Vec<(Json, Json)>),
 }
 
@@ -173,6 +175,9 @@ fn write_value(value: &Json, out: &mut String, indent: Option<usize>) {
         Json::Text(text) => write_text(text, out),
         Json::List(items) => write_group(out, indent, ['[', ']'], items, |item, out, inner| {
             write_value(item, out, inner);
+        }),
+        Json::Row(numbers) => write_group(out, None, ['[', ']'], numbers, |number, out, _| {
+            push(out, format_args!("{number}"));
         }),
         Json::Map(pairs) => write_group(out, indent, ['{', '}'], pairs, |(key, value), out, inner| {
             // A key that is an object is written on one line even in files.
