@@ -31,6 +31,7 @@ mod selection;
 mod send;
 mod send_header;
 mod topics;
+mod worker;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 

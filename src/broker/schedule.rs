@@ -10,14 +10,13 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::{
     Broker,
@@ -25,10 +24,11 @@ use super::{
     json::Json,
     names,
     property_text::rewritten,
+    worker::Worker,
 };
 use crate::{
     ExtUnit, Filter,
-    error::{Error, Result},
+    error::Result,
     format::properties,
     message::{GetStatus, Message, PutStatus, Queue, StoredMessage},
     store::{Appended, GetRequest, Store},
@@ -111,37 +111,7 @@ pub(crate) struct Schedule {
     levels: Vec<i64>,
     table: Mutex<Table>,
     file: ConfigFile,
-    signal: Arc<Signal>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// Ends the thread's sleep.
-#[derive(Debug, Default)]
-struct Signal {
-    stopped: Mutex<bool>,
-    wake: Condvar,
-}
-
-impl Signal {
-    fn stop(&self) {
-        *self.stopped.lock() = true;
-        self.wake.notify_all();
-    }
-
-    /// Sleeps; whether to go on.
-    fn sleep(&self, time: Duration) -> bool {
-        let mut stopped = self.stopped.lock();
-        if !*stopped {
-            self.wake.wait_for(&mut stopped, time.max(Duration::from_millis(1)));
-        }
-        !*stopped
-    }
-}
-
-impl Drop for Schedule {
-    fn drop(&mut self) {
-        self.signal.stop();
-    }
+    worker: Worker,
 }
 
 impl Schedule {
@@ -153,31 +123,29 @@ impl Schedule {
             pending: VecDeque::new(),
             version: DataVersion::new(now.get()),
         });
-        Ok(Self { levels, table: Mutex::new(table), file, signal: Arc::default(), thread: Mutex::new(None) })
+        Ok(Self { levels, table: Mutex::new(table), file, worker: Worker::default() })
     }
 
     /// Starts the thread.
     pub(crate) fn start(broker: &Arc<Broker>) -> Result<()> {
-        let (weak, signal) = (Arc::downgrade(broker), Arc::clone(&broker.schedule.signal));
         let period = Duration::from_millis(broker.config.save_delay_offsets_ms);
-        let thread = std::thread::Builder::new()
-            .name("delay".into())
-            .spawn(move || run(&weak, &signal, period))
-            .map_err(Error::io("start", "the delay thread"))?;
-        *broker.schedule.thread.lock() = Some(thread);
-        Ok(())
+        let mut saved = None;
+        broker.schedule.worker.start("delay", broker, move |broker| {
+            let pause = broker.schedule.step(broker);
+            let now = broker.clock.monotonic();
+            if now.saturating_sub(*saved.get_or_insert(now)) >= period {
+                saved = Some(now);
+                if let Err(error) = broker.schedule.save(broker.store.status().durable_offset) {
+                    tracing::error!(%error, "delayOffset.json not saved");
+                }
+            }
+            pause
+        })
     }
 
     /// Delivers nothing more; returns when the thread has ended.
     pub(crate) fn stop(&self) {
-        self.signal.stop();
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
-            && thread.join().is_err()
-        {
-            tracing::error!("the delay thread ended by a panic");
-        }
+        self.worker.stop();
     }
 
     /// Writes `delayOffset.json`. `durable` is where the log is durable to.
@@ -234,7 +202,7 @@ impl Schedule {
     /// Delivers what is due on one level, up to a bound that leaves the other levels their turn.
     fn deliver_level(&self, broker: &Broker, level: i32, queue: Queue, delay: i64) -> Result<Duration> {
         for _ in 0..ROUNDS {
-            if *self.signal.stopped.lock() {
+            if self.worker.is_stopped() {
                 break;
             }
             if let Turn::Wait(wait) = self.deliver(broker, level, queue, delay)? {
@@ -410,26 +378,6 @@ fn put_real(broker: &Broker, messages: &[StoredMessage]) -> Result<PhysicalOffse
 #[allow(clippy::needless_pass_by_value)] // ends the wait that nobody waits for
 fn end_of(stored: Appended) -> PhysicalOffset {
     stored.physical_offset().plus(stored.size())
-}
-
-fn run(broker: &Weak<Broker>, signal: &Signal, period: Duration) {
-    let mut saved = None;
-    loop {
-        // Held for the turn only: a broker that is dropped without being stopped ends this thread, too.
-        let Some(broker) = broker.upgrade() else { return };
-        let pause = broker.schedule.step(&broker);
-        let now = broker.clock.monotonic();
-        if now.saturating_sub(*saved.get_or_insert(now)) >= period {
-            saved = Some(now);
-            if let Err(error) = broker.schedule.save(broker.store.status().durable_offset) {
-                tracing::error!(%error, "delayOffset.json not saved");
-            }
-        }
-        drop(broker);
-        if !signal.sleep(pause) {
-            return;
-        }
-    }
 }
 
 fn table_json(offsets: &BTreeMap<i32, i64>, version: DataVersion) -> Json {
