@@ -7,7 +7,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use parking_lot::RwLock;
@@ -184,6 +187,23 @@ impl Clients {
             .iter()
             .map(|(name, members)| (name.clone(), members.values().cloned().collect()))
             .collect()
+    }
+
+    /// A member of a producer group whose connection lasts, another one each time.
+    pub(crate) fn any_producer(&self, group: &str) -> Option<Member> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let tables = self.0.read();
+        let members = tables.producers.get(group)?.values();
+        let live: Vec<_> = members.filter(|member| !member.conn.is_closed()).collect();
+        let chosen = NEXT.fetch_add(1, Relaxed).checked_rem(live.len())?;
+        live.get(chosen).map(|member| (*member).clone())
+    }
+
+    /// The producer of that client id.
+    pub(crate) fn producer(&self, client_id: &str) -> Option<Member> {
+        let tables = self.0.read();
+        let mut members = tables.producers.values().flat_map(BTreeMap::values);
+        members.find(|member| member.client_id == client_id && !member.conn.is_closed()).cloned()
     }
 
     /// Members of all groups together: consumers, producers.

@@ -218,6 +218,20 @@ keys! {
     "flushConsumerOffsetInterval" save_offsets_ms: u64 = 5_000, 100..=3_600_000;
     /// Milliseconds between saves of the delay levels' offsets.
     "flushDelayOffsetInterval" save_delay_offsets_ms: u64 = 10_000, 100..=3_600_000;
+    /// Whether half messages of transactions are refused.
+    "rejectTransactionMessage" reject_transactions: bool = false;
+    /// Milliseconds after which the producer of a half message is asked about it.
+    "transactionTimeOut" transaction_timeout_ms: u64 = 6_000, 0..=86_400_000;
+    /// How often a producer is asked about a half message before it is given up.
+    "transactionCheckMax" transaction_check_max: i32 = 15, 0..=1_000_000;
+    /// Milliseconds between looks for half messages that nobody ended.
+    "transactionCheckInterval" transaction_check_interval_ms: u64 = 30_000, 10..=86_400_000;
+    /// Milliseconds for which ended transactions are gathered before they are written down.
+    "transactionOpBatchInterval" transaction_op_interval_ms: u64 = 3_000, 0..=3_600_000;
+    /// Bytes of a message that writes down ended transactions.
+    "transactionOpMsgMaxSize" transaction_op_max_bytes: usize = 4_096, 1..=1_048_576;
+    /// Whether replies to messages are stored as well as passed on.
+    "storeReplyMessageEnable" store_replies: bool = true;
     /// Messages that one pull returns at most while they lie in memory.
     "maxTransferCountOnMessageInMemory" max_pull_messages: i32 = 32, 1..=100_000;
     /// Bytes that one pull returns at most while they lie in memory.
@@ -369,6 +383,11 @@ impl BrokerConfig {
         &self.store.root
     }
 
+    /// `transactionTimeOut` to reckon with.
+    pub(crate) fn transaction_timeout_ms(&self) -> i64 {
+        i64::try_from(self.transaction_timeout_ms).unwrap_or(i64::MAX)
+    }
+
     pub(crate) const fn client_expiry(&self) -> Duration {
         Duration::from_millis(self.client_expiry_ms)
     }
@@ -381,10 +400,6 @@ fn host_port(host: &str, port: u16) -> String {
 /// Keys of RocketMQ 5.5 without effect here, so that a mistyped key can be told from one that is not offered.
 const KNOWN: &[&str] = &[
     "recallMessageEnable",
-    "rejectTransactionMessage",
-    "transactionCheckInterval",
-    "transactionCheckMax",
-    "transactionTimeOut",
     "rocketmqHome",
     "namesrvDomain",
     "aclEnable",
@@ -475,7 +490,6 @@ const KNOWN: &[&str] = &[
     "storePathAbort",
     "storePathConsumeQueue",
     "storePathIndex",
-    "storeReplyMessageEnable",
     "storeType",
     "timerWheelEnable",
     "transferMsgByHeap",

@@ -25,12 +25,14 @@ mod pull;
 mod query;
 mod rates;
 mod register;
+mod reply;
 mod retry;
 mod schedule;
 mod selection;
 mod send;
 mod send_header;
 mod topics;
+mod transaction;
 mod worker;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
@@ -51,7 +53,7 @@ use crate::{
 use {
     admin::ConfigVersion, clients::Clients, config::Live, config_file::ConfigFile, filters::Filters,
     groups::Groups, json::Json, lock::Locks, offsets::Offsets, pull::PullHold, rates::Rates,
-    register::Register, schedule::Schedule, topics::Topics,
+    register::Register, schedule::Schedule, topics::Topics, transaction::Transactions,
 };
 
 /// Why a request is not answered with success: RocketMQ's response code and a remark for the user.
@@ -107,6 +109,9 @@ const ROUTES: &[&[(i32, Route)]] = &[
     admin::ROUTES,
     progress::ROUTES,
     connections::ROUTES,
+    reply::ROUTES,
+    transaction::ROUTES[0],
+    transaction::ROUTES[1],
 ];
 
 fn route(code: i32) -> Option<Route> {
@@ -134,6 +139,7 @@ pub struct Broker {
     pub(crate) hot_bytes: u64,
     pub(crate) locks: Locks,
     pub(crate) schedule: Schedule,
+    pub(crate) transactions: Transactions,
     pub(crate) rates: Rates,
     pub(crate) config_version: ConfigVersion,
     /// The settings that may change while it runs.
@@ -200,11 +206,12 @@ impl Broker {
     /// Ends what writes, saves the tables and closes the store. Everything is tried; the first error counts.
     fn close(&self) -> Result<()> {
         self.schedule.stop();
+        let ended = self.transactions.stop(self);
         let synced = self.store.sync();
         let scheduled = self.schedule.save(self.store.status().durable_offset);
         let offsets = self.offsets.save(self.clock.now());
         let filters = self.filters.save(self.clock.now());
-        self.store.close().and(synced).and(scheduled).and(offsets).and(filters)
+        self.store.close().and(ended).and(synced).and(scheduled).and(offsets).and(filters)
     }
 }
 
@@ -306,6 +313,7 @@ impl Running {
         let broker = Arc::new(opening.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?);
         pull::start(&broker);
         Schedule::start(&broker)?;
+        Transactions::start(&broker)?;
         let limits = Limits { idle: Duration::from_secs(broker.config.max_idle_s), ..Limits::default() };
         let servers = match listen(&broker, &limits).await {
             Ok(servers) => servers,
@@ -386,6 +394,7 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
         hot_bytes,
         locks: Locks::new(),
         schedule,
+        transactions: Transactions::default(),
         rates: Rates::default(),
         config_version: ConfigVersion::new(boot_time),
         live: Live::new(&config),

@@ -25,6 +25,11 @@ pub(crate) const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 /// What became of them.
 pub(crate) const OP_HALF_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
 
+/// Transactions that were given up.
+pub(crate) const CHECK_MAX_TIME_TOPIC: &str = "TRANS_CHECK_MAX_TIME_TOPIC";
+/// The group whose offsets say how far both are done.
+pub(crate) const TRANSACTION_GROUP: &str = "CID_RMQ_SYS_TRANS";
+
 /// Topics that no client may create, change or delete.
 pub(crate) const SYSTEM_TOPICS: &[&str] = &[
     DEFAULT_TOPIC,
@@ -35,7 +40,7 @@ pub(crate) const SYSTEM_TOPICS: &[&str] = &[
     "RMQ_SYS_ROCKSDB_TRANS_HALF_TOPIC",
     "RMQ_SYS_ROCKSDB_TRANS_OP_HALF_TOPIC",
     "RMQ_SYS_TRACE_TOPIC",
-    "TRANS_CHECK_MAX_TIME_TOPIC",
+    CHECK_MAX_TIME_TOPIC,
     "SELF_TEST_TOPIC",
     "OFFSET_MOVED_EVENT",
     "CHECKPOINT_TOPIC",

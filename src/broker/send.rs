@@ -18,8 +18,10 @@ use bytes::Bytes;
 use super::{
     Broker, Refusal, Route, batch_body, names,
     property_text::{Marks, POP_CHECK, TIMERS, rewritten},
+    schedule::Delay,
     send_header::SendHeader,
     topics::{TopicConfig, perm},
+    transaction::Parked,
 };
 use crate::{
     error::Error,
@@ -38,12 +40,12 @@ const NOT_FOR_CLIENTS: [&str; 6] = [
     names::SCHEDULE_TOPIC,
     names::HALF_TOPIC,
     names::OP_HALF_TOPIC,
-    "TRANS_CHECK_MAX_TIME_TOPIC",
+    names::CHECK_MAX_TIME_TOPIC,
     "SELF_TEST_TOPIC",
     "OFFSET_MOVED_EVENT",
 ];
 /// Properties that only brokers and the store set.
-const RESERVED: [&str; 2] = [POP_CHECK, properties::CRC32];
+pub(super) const RESERVED: [&str; 2] = [POP_CHECK, properties::CRC32];
 /// Queues of a dead-letter topic.
 const DLQ_QUEUES: i32 = 1;
 
@@ -126,7 +128,7 @@ fn serve(broker: &Arc<Broker>, conn: &Arc<Connection>, requests: Vec<Command>) {
 }
 
 /// What every answer to a send has; `None` for a one-way send.
-fn blank_answer(broker: &Broker, request: &Command) -> Option<Command> {
+pub(super) fn blank_answer(broker: &Broker, request: &Command) -> Option<Command> {
     (!request.is_oneway()).then(|| {
         request
             .reply(response::SYSTEM_ERROR)
@@ -135,7 +137,7 @@ fn blank_answer(broker: &Broker, request: &Command) -> Option<Command> {
     })
 }
 
-fn refuse(conn: &Connection, answer: Option<Command>, refusal: Refusal) {
+pub(super) fn refuse(conn: &Connection, answer: Option<Command>, refusal: Refusal) {
     match answer {
         Some(mut answer) => {
             answer.code = refusal.code;
@@ -183,7 +185,7 @@ fn prepare(broker: &Arc<Broker>, conn: &Connection, request: &Command) -> Result
 }
 
 /// The checks that a send must pass before its topic is made, and the topic.
-fn check(broker: &Arc<Broker>, header: &SendHeader<'_>) -> Result<Arc<TopicConfig>, Refusal> {
+pub(super) fn check(broker: &Arc<Broker>, header: &SendHeader<'_>) -> Result<Arc<TopicConfig>, Refusal> {
     names::check_topic(header.topic)?;
     if NOT_FOR_CLIENTS.contains(&header.topic) {
         let remark = format!("{} is written by the broker only", header.topic);
@@ -236,8 +238,12 @@ fn single_part(
         prepared.queue = broker.store.queue(&target.0, target.1)?;
         level = 0;
     }
-    if marks.transaction && !(header.reconsume_times > 0 && level > 0) {
-        return Err(Refusal::new(response::NO_PERMISSION, "this broker takes no transactional messages"));
+    // Consumers of old releases send what they retry with the mark that it had as a half message.
+    let retried = header.topic.starts_with(names::RETRY_PREFIX) || header.reconsume_times > 0 && level > 0;
+    let half = marks.transaction && !retried;
+    if half && broker.config.reject_transactions {
+        let remark = "this broker takes no transactional messages (rejectTransactionMessage=true)";
+        return Err(Refusal::new(response::NO_PERMISSION, remark));
     }
     if marks.timer && level <= 0 {
         let remark = "this broker delivers at no arbitrary time (timerWheelEnable=false): use a delay level";
@@ -264,7 +270,14 @@ fn single_part(
     if marks.unique_key.is_none() {
         add.push((properties::UNIQ_KEY, unique_key));
     }
-    let delay = super::schedule::Delay::of(broker, level, prepared.sys_flag, &target.0, target.1);
+    // A half message that asks for a delay gets it when it is committed.
+    let parked = half.then(|| Parked::new(&target.0, target.1, unique_key));
+    if let Some(parked) = &parked {
+        prepared.sys_flag = prepared.sys_flag.with(SysFlag::TRANSACTION_ROLLBACK, false);
+        prepared.queue = Parked::queue(broker)?;
+        add.extend(parked.properties());
+    }
+    let delay = if half { None } else { Delay::of(broker, level, prepared.sys_flag, &target.0, target.1) };
     match &delay {
         Some(delay) => {
             drop.extend(TIMERS);

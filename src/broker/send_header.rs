@@ -1,4 +1,4 @@
-//! What a send says in its header, under long names (code 10) or one letter each (310 and 320).
+//! What a send says in its header, under long names (codes 10 and 324) or one letter each (310, 320 and 325).
 
 use crate::remoting::{Command, FieldError, codes::request};
 
@@ -43,10 +43,11 @@ const LONG: [&str; 13] = [
 const SHORT: [&str; 13] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m"];
 
 impl<'a> SendHeader<'a> {
-    /// Reads the header of any of the three codes.
+    /// Reads the header of any of these codes.
     pub(super) fn read(command: &'a Command) -> Result<Self, FieldError> {
         let fields = &command.fields;
-        let n = if command.code == request::SEND_MESSAGE { LONG } else { SHORT };
+        let long = matches!(command.code, request::SEND_MESSAGE | request::SEND_REPLY_MESSAGE);
+        let n = if long { LONG } else { SHORT };
         Ok(Self {
             producer_group: fields.text(n[0])?,
             topic: fields.text(n[1])?,

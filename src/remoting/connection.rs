@@ -170,6 +170,12 @@ impl Connection {
         self.local
     }
 
+    /// Bytes that wait to be sent.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.outbound.load(Ordering::Relaxed)
+    }
+
     /// Whether nothing can be sent any more.
     #[must_use]
     pub fn is_closed(&self) -> bool {

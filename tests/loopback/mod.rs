@@ -4,23 +4,70 @@
 use std::{
     net::{SocketAddr, TcpListener},
     path::Path,
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use reput::{
-    Config,
+    Clock, Config, StoreTimestamp, SystemClock,
     broker::{BrokerConfig, Running},
     format::{message::Record, message_id::MessageId},
     remoting::{Client, Command, codes::request},
+    vfs::OsVfs,
 };
 use tempfile::TempDir;
+
+/// The system's clock, put forward by the test when it wants.
+#[derive(Debug, Default)]
+pub struct Forward {
+    system: SystemClock,
+    ms: AtomicU64,
+}
+
+impl Forward {
+    /// Makes `time` pass.
+    pub fn by(&self, time: Duration) {
+        self.ms.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    fn passed(&self) -> u64 {
+        self.ms.load(Ordering::SeqCst)
+    }
+}
+
+impl Clock for Forward {
+    fn now(&self) -> StoreTimestamp {
+        StoreTimestamp(self.system.now().get() + i64::try_from(self.passed()).unwrap())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.system.monotonic() + Duration::from_millis(self.passed())
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.system.sleep(time);
+    }
+
+    fn utc_offset(&self, at: StoreTimestamp) -> i64 {
+        self.system.utc_offset(at)
+    }
+}
 
 /// A running broker over a store in a temporary directory.
 pub struct Fixture {
     config: BrokerConfig,
     running: Option<Running>,
+    clock: Arc<Forward>,
     _dir: TempDir,
+}
+
+async fn run(config: &BrokerConfig, clock: &Arc<Forward>) -> Option<Running> {
+    let clock = Arc::clone(clock) as Arc<dyn Clock>;
+    Some(Running::start_with(config.clone(), Arc::new(OsVfs), clock).await.unwrap())
 }
 
 impl Fixture {
@@ -35,8 +82,14 @@ impl Fixture {
         let mut config = BrokerConfig::new(store);
         config.port = free_port();
         change(&mut config);
-        let running = Some(Running::start(config.clone()).await.unwrap());
-        Self { config, running, _dir: dir }
+        let clock = Arc::new(Forward::default());
+        let running = run(&config, &clock).await;
+        Self { config, running, clock, _dir: dir }
+    }
+
+    /// The clock that it runs by.
+    pub fn clock(&self) -> &Forward {
+        &self.clock
     }
 
     /// Where it listens.
@@ -52,14 +105,14 @@ impl Fixture {
     /// Stops it and starts it again over the same directory.
     pub async fn restart(&mut self) {
         self.running.take().unwrap().stop().await.unwrap();
-        self.running = Some(Running::start(self.config.clone()).await.unwrap());
+        self.running = run(&self.config, &self.clock).await;
     }
 
     /// Stops it, lets `change` at the store's directory, and starts it again.
     pub async fn restart_after(&mut self, change: impl FnOnce(&Path)) {
         self.running.take().unwrap().stop().await.unwrap();
         change(&self.config.store.root);
-        self.running = Some(Running::start(self.config.clone()).await.unwrap());
+        self.running = run(&self.config, &self.clock).await;
     }
 
     /// The store's directory.
@@ -216,6 +269,8 @@ pub struct Got {
     pub store_timestamp: i64,
     pub reconsume_times: i32,
     pub message_id: String,
+    pub sys_flag: i32,
+    pub prepared_transaction_offset: i64,
     properties: Vec<(String, String)>,
 }
 
@@ -243,6 +298,8 @@ pub fn records(answer: &Command) -> Vec<Got> {
             store_timestamp: record.store_timestamp.get(),
             reconsume_times: record.reconsume_times,
             message_id: MessageId { host: record.store_host, offset: record.physical_offset }.to_string(),
+            sys_flag: record.sys_flag.0,
+            prepared_transaction_offset: record.prepared_transaction_offset,
             properties: record.properties.iter().map(|(name, value)| (text(name), text(value))).collect(),
         });
         rest = &rest[record.total_size..];
