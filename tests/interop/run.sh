@@ -8,6 +8,7 @@
 #              going on where they were, for both flush types
 #   swap       RocketMQ's own broker opens our directory and serves it to the same consumers, and ours opens its
 #   mqadmin    RocketMQ's own command line tool: its everyday commands, one after another
+#   halves     transactions that one broker began are ended under the other, ours and RocketMQ's, stopped and killed
 #   readme     the README's programs as they stand there, against the broker that it starts without any setting
 # Prints PASS or FAIL a scenario; a scenario that did not report is a FAIL. Ends with `N passed, N failed`.
 # With REPUT=stock the broker is RocketMQ's own, to see what a scenario gives there (not `swap`).
@@ -17,13 +18,14 @@ here=$(cd "$(dirname "$0")" && pwd); root=$(cd "$here/../.." && pwd)
 interop=${INTEROP:-$root/../shared/interop}/run.sh
 reput=${1:?the reput program}; shift
 [ "$reput" = stock ] || reput=$(realpath "$reput")
-parts=${*:-readme embedded stock mqadmin kill swap}
+parts=${*:-readme embedded stock mqadmin kill swap halves}
 
 JAVA="send_sync send_async send_oneway send_batch send_large send_too_large send_autocreate pull_no_topic compression
  send_ordered orderly_suspend push_concurrent push_broadcast long_poll rebalance offset_resume tag_filter sql92 delay_level
- pull_consumer lite_pull_assign lite_pull_subscribe retry dlq query_key query_uniqkey view_message topic_delete"
+ pull_consumer lite_pull_assign lite_pull_subscribe retry dlq query_key query_uniqkey view_message topic_delete
+ tx_commit tx_rollback tx_checkback request_reply"
 GO="send_sync send_async send_oneway send_batch push_concurrent push_orderly push_broadcast tag_filter sql92 delay_level retry
- dlq offset_resume compression pull_from"
+ dlq offset_resume compression pull_from tx_commit tx_rollback tx_checkback request_reply"
 NODE="send push"
 MQADMIN="topicRoute topicStatus topicList topicList_2 topicClusterList allocateMQ updateOrderConf updateOrderConf_2
  updateOrderConf_3 updateSubGroup updateSubGroup_2 getConsumerConfig setConsumeMode clusterList clusterList_2 brokerStatus
@@ -107,6 +109,7 @@ stock_broker() { # name
   start "$work/$1/stock.log" "$interop" stock-broker "$work/$1/broker.conf"; broker_pid=$started
   await "$broker_port" "$broker_pid" 90 || { tail_of "$work/$1/stock.log"; return 1; }
 }
+any_broker() { if [ "$2" = ours ]; then our_broker "$1" stock; else stock_broker "$1"; fi; } # name ours|java
 broker() { if [ "$reput" = stock ]; then stock_broker "$1"; else our_broker "$@"; fi; }
 
 # Runs one client program and holds its PASS lines against the list of what must be there.
@@ -253,7 +256,7 @@ part_swap() {
   : >"$work/$n/sent.all"; : >"$work/$n/sent.old"
   for maker in ours:TERM java:TERM ours:KILL java:KILL ours:TERM; do
     end=${maker#*:}; maker=${maker%:*}; step=$((step + 1))
-    if [ "$maker" = ours ]; then our_broker "$n" stock; else stock_broker "$n"; fi || { fail "swap $step: $maker broker did not open the directory"; break; }
+    any_broker "$n" "$maker" || { fail "swap $step: $maker broker did not open the directory"; break; }
     sleep 2
     if [ "$step" -gt 1 ]; then
       expect "swap $step: $maker broker serves all that was sent to a new group" "$n" "fresh$step" "$work/$n/sent.all" "all$step"
@@ -268,6 +271,34 @@ part_swap() {
     stop "$broker_pid" "$end"
   done
   [ "$step" = 5 ] || fail "swap: ended at step $step of 5"
+  stop "$namesrv_pid" KILL
+}
+
+# Half messages sent under one broker; the other asks their producer, delivers what it commits and nothing else.
+part_halves() {
+  build_client || { fail "halves: the client was not built"; return; }
+  local n=halves step=0 maker taker end
+  ports; conf "$n" "127.0.0.1:$namesrv_port"
+  namesrv halves-namesrv || { fail "halves: the name server did not start"; return; }
+  for maker in ours:java:TERM java:ours:TERM ours:java:KILL java:ours:KILL; do
+    IFS=: read -r maker taker end <<<"$maker"; step=$((step + 1))
+    any_broker "$n" "$maker" || { fail "halves $step: $maker broker did not open the directory"; break; }
+    send "$n" "open$step" 1 || break
+    java_client half "127.0.0.1:$namesrv_port" "Swap_$n" "PID_halves$step" "half$step" 40 "$work/$n/halves$step" >"$work/$n/half$step.log" 2>&1 ||
+      { fail "halves $step: sending under $maker"; tail_of "$work/$n/half$step.log"; break; }
+    # Asked once or twice about some of them, and the offsets are on the disk.
+    sleep 8
+    stop "$broker_pid" "$end"
+    any_broker "$n" "$taker" || { fail "halves $step: $taker broker did not open the directory"; break; }
+    if java_client decide "127.0.0.1:$namesrv_port" "Swap_$n" "PID_halves$step" "$work/$n/halves$step" "$work/$n/committed$step" 90 >"$work/$n/decide$step.log" 2>&1; then
+      pass "halves $step: $taker broker asks about all that was sent under $maker"
+    else fail "halves $step: $(tail -n 1 "$work/$n/decide$step.log")"; tail_of "$work/$n/broker.log"; break; fi
+    expect "halves $step: $taker broker delivers what was committed" "$n" "halves$step" "$work/$n/committed$step" "$step"
+    if grep -qE -- "^half$step-[0-9]*[13579]\$" "$work/$n/got.halves$step.$step"; then fail "halves $step: a message that was rolled back came"
+    else pass "halves $step: nothing that was rolled back comes"; fi
+    stop "$broker_pid" TERM
+  done
+  [ "$step" = 4 ] || fail "halves: ended at step $step of 4"
   stop "$namesrv_pid" KILL
 }
 

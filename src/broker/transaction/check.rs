@@ -155,6 +155,8 @@ enum Stop {
 /// Takes passes.
 #[derive(Debug)]
 pub(super) struct Checker {
+    /// Half messages of this pass whose producers are gone.
+    unasked: usize,
     /// When a half message was last put again without being asked about: all such copies are this old.
     copied: StoreTimestamp,
 }
@@ -162,7 +164,7 @@ pub(super) struct Checker {
 impl Checker {
     /// A checker that starts now and knows nothing of what was before.
     pub(super) const fn new(now: StoreTimestamp) -> Self {
-        Self { copied: now }
+        Self { unasked: 0, copied: now }
     }
 
     /// One pass. What it could not do is told and left for the next.
@@ -184,7 +186,12 @@ impl Checker {
         let from = position(broker, names::HALF_TOPIC, halves);
         let ops_from = ops.map_or(0, |queue| position(broker, names::OP_HALF_TOPIC, queue));
         let ends = Ends::read(broker, ops, ops_from)?;
+        self.unasked = 0;
         let (to, stop) = self.scan(broker, halves, from, &ends, start);
+        if self.unasked > 0 {
+            let unasked = self.unasked;
+            tracing::warn!("no producer is connected that could be asked about {unasked} half messages");
+        }
         let met_all_copies = match stop {
             Stop::End => true,
             Stop::Young(stored) => stored > self.copied || stored >= start,
@@ -277,10 +284,23 @@ impl Checker {
                 );
                 give_up(broker, stored)?;
             }
-            Verdict::Ask => return ask(broker, queue, &half),
+            Verdict::Ask => match ask(broker, queue, &half)? {
+                Asking::Asked => {}
+                Asking::NobodyThere => self.unasked += 1,
+                Asking::NotNow => return Ok(Some(Stop::Failed)),
+            },
         }
         Ok(None)
     }
+}
+
+/// What came of asking.
+enum Asking {
+    Asked,
+    /// No producer of the group is connected.
+    NobodyThere,
+    /// The producer has enough to read already.
+    NotNow,
 }
 
 fn failed(error: &crate::Error) -> Stop {
@@ -290,20 +310,24 @@ fn failed(error: &crate::Error) -> Stop {
 
 /// Puts the half message again and asks a producer of its group about the copy. Without a live producer it counts as
 /// asked, as in RocketMQ.
-fn ask(broker: &Broker, queue: Queue, half: &Half<'_>) -> Result<Option<Stop>> {
+fn ask(broker: &Broker, queue: Queue, half: &Half<'_>) -> Result<Asking> {
     let producer = broker.clients.any_producer(half.group);
     if producer.as_ref().is_some_and(|producer| producer.conn.unsent() > MAX_UNSENT) {
         tracing::warn!(
             group = half.group,
             "its producer reads too slowly to be asked about more transactions"
         );
-        return Ok(Some(Stop::Failed));
+        return Ok(Asking::NotNow);
     }
     let again = half.checked_again(queue);
     let at = broker.store.put(&again)?;
     let Some(producer) = producer else {
-        tracing::warn!(group = half.group, key = half.unique_key(), "no producer to ask about a transaction");
-        return Ok(None);
+        tracing::debug!(
+            group = half.group,
+            key = half.unique_key(),
+            "no producer to ask about a transaction"
+        );
+        return Ok(Asking::NobodyThere);
     };
     let question = Command::oneway(CHECK_TRANSACTION_STATE)
         .with_field("bname", &broker.config.name)
@@ -321,7 +345,7 @@ fn ask(broker: &Broker, queue: Queue, half: &Half<'_>) -> Result<Option<Stop>> {
         key = half.unique_key(),
         "producer asked"
     );
-    Ok(None)
+    Ok(Asking::Asked)
 }
 
 /// Puts a half message where operators find it; they can have it taken up again.

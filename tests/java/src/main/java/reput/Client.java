@@ -8,12 +8,16 @@ import java.nio.file.Path;
 import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.function.Function;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.client.producer.LocalTransactionState;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.SendStatus;
+import org.apache.rocketmq.client.producer.TransactionListener;
+import org.apache.rocketmq.client.producer.TransactionMQProducer;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
@@ -24,6 +28,10 @@ import org.apache.rocketmq.common.message.MessageExt;
  *                                                   COUNT 0: until the broker is gone.
  * Client receive NAMESRV TOPIC GROUP EXPECTED GOT SECONDS
  *                                                   until all lines of EXPECTED came, a line in GOT for each delivery
+ * Client half NAMESRV TOPIC GROUP PREFIX COUNT SENT half messages that stay undecided; a line in SENT for each
+ * Client decide NAMESRV TOPIC GROUP SENT COMMITTED SECONDS
+ *                                                   until the broker asked about each line of SENT; commits those with
+ *                                                   an even number, a line in COMMITTED for each, rolls back the others
  */
 public final class Client {
     private Client() {
@@ -38,6 +46,12 @@ public final class Client {
                 break;
             case "receive":
                 status = receive(args[1], args[2], args[3], Path.of(args[4]), Path.of(args[5]), Integer.parseInt(args[6]));
+                break;
+            case "half":
+                status = half(args[1], args[2], args[3], args[4], Integer.parseInt(args[5]), Path.of(args[6]));
+                break;
+            case "decide":
+                status = decide(args[1], args[2], args[3], Path.of(args[4]), Path.of(args[5]), Integer.parseInt(args[6]));
                 break;
             default:
                 throw new IllegalArgumentException(args[0]);
@@ -130,5 +144,74 @@ public final class Client {
             return 1;
         }
         return 0;
+    }
+
+    private static TransactionMQProducer producer(String namesrv, String group, Function<MessageExt, LocalTransactionState> answer) throws Exception {
+        TransactionMQProducer producer = new TransactionMQProducer(group);
+        producer.setNamesrvAddr(namesrv);
+        producer.setPollNameServerInterval(1000);
+        producer.setHeartbeatBrokerInterval(1000);
+        producer.setTransactionListener(new TransactionListener() {
+            @Override
+            public LocalTransactionState executeLocalTransaction(Message m, Object argument) {
+                return LocalTransactionState.UNKNOW;
+            }
+
+            @Override
+            public LocalTransactionState checkLocalTransaction(MessageExt m) {
+                return answer.apply(m);
+            }
+        });
+        producer.start();
+        return producer;
+    }
+
+    private static int half(String namesrv, String topic, String group, String prefix, int count, Path sent) throws Exception {
+        TransactionMQProducer producer = producer(namesrv, group, m -> LocalTransactionState.UNKNOW);
+        try (FileOutputStream out = new FileOutputStream(sent.toFile(), true)) {
+            for (int n = 0; n < count; n++) {
+                String body = prefix + "-" + n;
+                Message m = new Message(topic, "Tag" + n % 3, "key-" + body, body.getBytes(StandardCharsets.UTF_8));
+                producer.sendMessageInTransaction(m, null);
+                out.write((body + "\n").getBytes(StandardCharsets.UTF_8));
+            }
+        }
+        producer.shutdown();
+        return 0;
+    }
+
+    private static int decide(String namesrv, String topic, String group, Path sent, Path committed, int seconds) throws Exception {
+        Set<String> missing = ConcurrentHashMap.newKeySet();
+        missing.addAll(Files.readAllLines(sent));
+        TransactionMQProducer producer = producer(namesrv, group, m -> {
+            String body = new String(m.getBody(), StandardCharsets.UTF_8);
+            missing.remove(body);
+            return even(body) ? LocalTransactionState.COMMIT_MESSAGE : LocalTransactionState.ROLLBACK_MESSAGE;
+        });
+        // A producer tells a broker of itself once it has sent something there.
+        patiently(producer, new Message(topic, "known".getBytes(StandardCharsets.UTF_8)), true);
+        long end = System.currentTimeMillis() + seconds * 1000L;
+        while (!missing.isEmpty() && System.currentTimeMillis() < end) {
+            Thread.sleep(50);
+        }
+        // The answers are one-way.
+        Thread.sleep(1000);
+        producer.shutdown();
+        if (!missing.isEmpty()) {
+            System.out.println("not asked about " + missing.size() + ", such as " + new TreeSet<>(missing).first());
+            return 1;
+        }
+        try (FileOutputStream out = new FileOutputStream(committed.toFile(), true)) {
+            for (String body : Files.readAllLines(sent)) {
+                if (even(body)) {
+                    out.write((body + "\n").getBytes(StandardCharsets.UTF_8));
+                }
+            }
+        }
+        return 0;
+    }
+
+    private static boolean even(String body) {
+        return Integer.parseInt(body.substring(body.lastIndexOf('-') + 1)) % 2 == 0;
     }
 }
