@@ -7,13 +7,19 @@
 mod loopback;
 
 use std::{
+    collections::BTreeSet,
     process::{Child, Command as Process, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use loopback::{Got, Pull, free_port, records, send};
+use loopback::{
+    Got, Pull, free_port,
+    producer::{COMMIT, Half, ROLLBACK, half, heart_beat},
+    records, send,
+};
 use reput::remoting::{
-    Client, Command,
+    Client, Command, Connection, Limits, Service,
     codes::{request, response},
 };
 
@@ -159,5 +165,84 @@ async fn consumers_of_a_killed_broker_go_on_at_their_last_saved_offset() {
         .with_field("queueId", 0);
     let answer = call(&client, query).await;
     assert_eq!(answer.fields.get("offset"), Some("6"), "{answer:?}");
+    broker.kill();
+}
+
+/// Answers what the broker asks: bodies whose number is divisible by three are rolled back, others committed.
+struct Decided;
+
+fn outcome_of(body: &[u8]) -> i32 {
+    let number: u32 = std::str::from_utf8(body).unwrap().parse().unwrap();
+    if number.is_multiple_of(3) { ROLLBACK } else { COMMIT }
+}
+
+impl Service for Decided {
+    fn serve(&self, connection: &Arc<Connection>, batch: Vec<Command>) {
+        for question in batch.into_iter().filter(|command| command.code == request::CHECK_TRANSACTION_STATE) {
+            let outcome = outcome_of(&records(&question)[0].body);
+            let mut answer = Half::asked(&question).end(outcome);
+            answer.flag |= 2;
+            connection.send(answer);
+        }
+    }
+}
+
+/// The number that a field of an answer holds.
+async fn number(client: &Client, command: Command, field: &str) -> i64 {
+    call(client, command).await.fields.parse(field).unwrap_or(-1)
+}
+
+/// A kill takes the numbers of ended half messages that were not written down yet, and with that the broker forgets
+/// that they were ended: their producers are asked again, so a message may come twice, but none is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_transaction_is_lost_or_turned_round_when_the_broker_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let often = ["transactionTimeOut=50", "transactionCheckInterval=100", "transactionCheckMax=100000"];
+    let broker = Killable::start(dir.path(), port, &often);
+    let client = broker.client().await;
+    call(&client, heart_beat("c1")).await;
+    let halves: Vec<_> =
+        (0..600).map(|n| client.connection().call(half("T_TX", 0, &n.to_string(), ""), WAIT)).collect();
+    let mut sent = 0;
+    for (n, answer) in halves.into_iter().enumerate() {
+        let half = Half::of(&answer.await.unwrap());
+        sent = n + 1;
+        // Some are ended at once, some never by this producer, and the kill comes in between.
+        if n % 2 == 0 {
+            client.oneway(half.end(outcome_of(n.to_string().as_bytes())));
+        }
+        if n == 400 {
+            break;
+        }
+    }
+    broker.kill();
+
+    let broker = Killable::start(dir.path(), port, &often);
+    drop(broker.client().await);
+    let client =
+        Client::connect_with(("127.0.0.1", port), Arc::new(Decided), Limits::default()).await.unwrap();
+    call(&client, heart_beat("c1")).await;
+    let queue = |code| {
+        Command::request(code)
+            .with_field("topic", "RMQ_SYS_TRANS_HALF_TOPIC")
+            .with_field("queueId", 0)
+            .with_field("consumerGroup", "CID_RMQ_SYS_TRANS")
+    };
+    let end = Instant::now() + WAIT;
+    loop {
+        let all = number(&client, queue(request::GET_MAX_OFFSET), "offset").await;
+        let done = number(&client, queue(request::QUERY_CONSUMER_OFFSET), "offset").await;
+        if all == done && all >= i64::try_from(sent).unwrap() {
+            break;
+        }
+        assert!(Instant::now() < end, "{done} of {all} half messages are ended");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let got: BTreeSet<Vec<u8>> = read_all(&client, "T_TX").await.into_iter().map(|got| got.body).collect();
+    for n in 0..sent {
+        let body = n.to_string().into_bytes();
+        assert_eq!(got.contains(&body), outcome_of(&body) == COMMIT, "{n}");
+    }
     broker.kill();
 }

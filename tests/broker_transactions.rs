@@ -6,18 +6,17 @@
 
 mod loopback;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use loopback::{Fixture, Got, Pull, records, send};
-use parking_lot::Mutex;
+use loopback::{
+    Fixture, Got, Pull,
+    producer::{COMMIT, GROUP, Half, Producer, ROLLBACK, UNKNOWN},
+    records, send,
+};
 use reput::{
     format::message_id::MessageId,
     remoting::{
-        Client, Command, Connection, Limits, Service,
+        Client, Command,
         codes::{request, response},
     },
 };
@@ -28,121 +27,9 @@ const CHECK: Duration = Duration::from_secs(31);
 const HALF: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 const OP: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
 const GIVEN_UP: &str = "TRANS_CHECK_MAX_TIME_TOPIC";
-const GROUP: &str = "P_TX";
-const COMMIT: i32 = 8;
-const ROLLBACK: i32 = 12;
-const UNKNOWN: i32 = 0;
 
 async fn call(client: &Client, command: Command) -> Command {
     client.call(command, WAIT).await.unwrap()
-}
-
-/// What the broker asked of a client.
-#[derive(Default)]
-struct Asked {
-    commands: Mutex<Vec<Command>>,
-    /// What requests are answered with.
-    code: i32,
-}
-
-impl Service for Asked {
-    fn serve(&self, connection: &Arc<Connection>, batch: Vec<Command>) {
-        for command in batch {
-            if !command.is_oneway() {
-                connection.send(command.reply(self.code));
-            }
-            self.commands.lock().push(command);
-        }
-    }
-}
-
-impl Asked {
-    fn count(&self) -> usize {
-        self.commands.lock().len()
-    }
-
-    /// The command of this number, waited for.
-    async fn get(&self, number: usize) -> Command {
-        let end = Instant::now() + WAIT;
-        loop {
-            if let Some(command) = self.commands.lock().get(number) {
-                return command.clone();
-            }
-            assert!(Instant::now() < end, "the broker asked {} times, not {}", self.count(), number + 1);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-/// A producer of the group that the broker can ask.
-struct Producer {
-    client: Client,
-    asked: Arc<Asked>,
-}
-
-impl Producer {
-    async fn connect(broker: &Fixture, client_id: &str, code: i32) -> Self {
-        let asked = Arc::new(Asked { code, ..Asked::default() });
-        let service = Arc::clone(&asked) as Arc<dyn Service>;
-        let client = Client::connect_with(broker.address(), service, Limits::default()).await.unwrap();
-        let producer = Self { client, asked };
-        producer.heart_beat(client_id).await;
-        producer
-    }
-
-    async fn heart_beat(&self, client_id: &str) {
-        let body = format!(
-            r#"{{"clientID":"{client_id}","consumerDataSet":[],"producerDataSet":[{{"groupName":"{GROUP}"}}]}}"#
-        );
-        let beat = Command::request(request::HEART_BEAT).with_body(Bytes::from(body));
-        assert_eq!(call(&self.client, beat).await.code, response::SUCCESS);
-    }
-
-    async fn half(&self, topic: &str, queue: i32, body: &str, more: &str) -> Half {
-        let properties = format!("TRAN_MSG\x01true\x02PGROUP\x01{GROUP}\x02UNIQ_KEY\x01U{body}\x02{more}");
-        let command = send(request::SEND_MESSAGE_V2, topic, queue, body.as_bytes(), &properties);
-        let born = reput::SystemClock::new();
-        let command = command.with_field("f", 4).with_field("g", reput::Clock::now(&born));
-        Half::of(&call(&self.client, command).await)
-    }
-
-    async fn end(&self, half: &Half, outcome: i32) -> Command {
-        call(&self.client, half.end(outcome)).await
-    }
-}
-
-/// A half message as its producer knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Half {
-    log_offset: i64,
-    number: i64,
-    from_check: bool,
-}
-
-impl Half {
-    /// From the answer to a send.
-    fn of(answer: &Command) -> Self {
-        assert_eq!(answer.code, response::SUCCESS, "{answer:?}");
-        let id: MessageId = answer.fields.parse("msgId").unwrap();
-        let number = answer.fields.parse("queueOffset").unwrap();
-        Self { log_offset: id.offset.get(), number, from_check: false }
-    }
-
-    /// From the broker's question.
-    fn asked(question: &Command) -> Self {
-        assert_eq!(question.code, request::CHECK_TRANSACTION_STATE, "{question:?}");
-        let field = |name| question.fields.parse(name).unwrap();
-        Self { log_offset: field("commitLogOffset"), number: field("tranStateTableOffset"), from_check: true }
-    }
-
-    fn end(&self, outcome: i32) -> Command {
-        Command::request(request::END_TRANSACTION)
-            .with_field("producerGroup", GROUP)
-            .with_field("commitLogOffset", self.log_offset)
-            .with_field("tranStateTableOffset", self.number)
-            .with_field("commitOrRollback", outcome)
-            .with_field("fromTransactionCheck", self.from_check)
-    }
 }
 
 /// The messages of a queue, waited for until there are `count`.
@@ -186,7 +73,7 @@ async fn create_topic(client: &Client, topic: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_half_message_is_seen_by_nobody_until_it_is_committed_and_then_as_it_was_sent() {
     let broker = Fixture::start(|_| {}).await;
-    let producer = Producer::connect(&broker, "c1", 0).await;
+    let producer = Producer::connect(broker.address(), "c1", 0).await;
     let half = producer.half("T_TX", 2, "paid", "TAGS\x01eu\x02KEYS\x01k1\x02").await;
     assert_eq!(half.number, 0);
     let waiting = pull_until(&producer.client, HALF, 0, 1).await.remove(0);
@@ -227,7 +114,7 @@ async fn a_half_message_is_seen_by_nobody_until_it_is_committed_and_then_as_it_w
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_ended_is_written_down_together_and_nobody_is_asked_about_it() {
     let broker = Fixture::start(|_| {}).await;
-    let producer = Producer::connect(&broker, "c1", 0).await;
+    let producer = Producer::connect(broker.address(), "c1", 0).await;
     create_topic(&producer.client, "T_TX").await;
     let mut halves = Vec::new();
     for n in 0..10 {
@@ -257,7 +144,7 @@ async fn what_was_ended_is_written_down_together_and_nobody_is_asked_about_it() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_producer_that_did_not_know_is_asked_and_its_answer_counts() {
     let broker = Fixture::start(|_| {}).await;
-    let producer = Producer::connect(&broker, "c1", 0).await;
+    let producer = Producer::connect(broker.address(), "c1", 0).await;
     create_topic(&producer.client, "T_TX").await;
     let half = producer.half("T_TX", 0, "b", "TAGS\x01eu\x02").await;
     assert_eq!(producer.end(&half, UNKNOWN).await.code, response::SUCCESS);
@@ -298,12 +185,12 @@ async fn a_transaction_that_nobody_ends_is_given_up_and_can_be_taken_up_again() 
     let broker = Fixture::start(|config| config.transaction_check_max = 2).await;
     let client = broker.client().await;
     create_topic(&client, "T_TX").await;
-    let producer = Producer::connect(&broker, "c1", 0).await;
+    let producer = Producer::connect(broker.address(), "c1", 0).await;
     producer.half("T_TX", 0, "b", "").await;
     drop(producer);
     // Nobody is there to be asked, which counts all the same.
     check_until_done(&broker, &client, 1).await;
-    let producer = Producer::connect(&broker, "c1", 0).await;
+    let producer = Producer::connect(broker.address(), "c1", 0).await;
     broker.clock().by(CHECK);
     let question = producer.asked.get(0).await;
     assert_eq!(records(&question)[0].property("TRANSACTION_CHECK_TIMES"), Some("2"));
@@ -328,7 +215,7 @@ async fn a_transaction_that_nobody_ends_is_given_up_and_can_be_taken_up_again() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_producer_that_wants_more_time_is_not_asked_before_and_its_first_answer_still_counts() {
     let broker = Fixture::start(|_| {}).await;
-    let producer = Producer::connect(&broker, "c1", 0).await;
+    let producer = Producer::connect(broker.address(), "c1", 0).await;
     create_topic(&producer.client, "T_TX").await;
     let patient = "CHECK_IMMUNITY_TIME_IN_SECONDS\x01100\x02";
     let half = producer.half("T_TX", 0, "b", patient).await;
@@ -362,7 +249,7 @@ async fn a_producer_that_wants_more_time_is_not_asked_before_and_its_first_answe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_end_that_does_not_fit_its_half_message_is_refused() {
     let broker = Fixture::start(|_| {}).await;
-    let producer = Producer::connect(&broker, "c1", 0).await;
+    let producer = Producer::connect(broker.address(), "c1", 0).await;
     create_topic(&producer.client, "T_TX").await;
     let half = producer.half("T_TX", 0, "b", "").await;
     let plain = pull_until(&producer.client, "T_TX", 0, 1).await.remove(0);
@@ -398,7 +285,7 @@ async fn an_end_that_does_not_fit_its_half_message_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn transactions_go_on_after_a_restart_where_they_were() {
     let mut broker = Fixture::start(|_| {}).await;
-    let producer = Producer::connect(&broker, "c1", 0).await;
+    let producer = Producer::connect(broker.address(), "c1", 0).await;
     create_topic(&producer.client, "T_TX").await;
     let committed = producer.half("T_TX", 0, "committed", "").await;
     let rolled_back = producer.half("T_TX", 0, "rolled back", "").await;
@@ -408,14 +295,14 @@ async fn transactions_go_on_after_a_restart_where_they_were() {
     producer.end(&rolled_back, ROLLBACK).await;
     drop(producer);
     broker.restart().await;
-    let producer = Producer::connect(&broker, "c1", 0).await;
+    let producer = Producer::connect(broker.address(), "c1", 0).await;
     assert_eq!(producer.end(&late, COMMIT).await.code, response::SUCCESS);
     broker.clock().by(CHECK);
     let question = producer.asked.get(0).await;
     assert_eq!(records(&question)[0].body, b"asked");
     drop(producer);
     broker.restart().await;
-    let producer = Producer::connect(&broker, "c1", 0).await;
+    let producer = Producer::connect(broker.address(), "c1", 0).await;
     assert_eq!(producer.end(&Half::asked(&question), COMMIT).await.code, response::SUCCESS);
     check_until_done(&broker, &producer.client, 5).await;
     let bodies: Vec<_> =
@@ -428,7 +315,7 @@ async fn transactions_go_on_after_a_restart_where_they_were() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_committed_message_that_asks_for_a_delay_is_delayed_then() {
     let broker = Fixture::start(|_| {}).await;
-    let producer = Producer::connect(&broker, "c1", 0).await;
+    let producer = Producer::connect(broker.address(), "c1", 0).await;
     create_topic(&producer.client, "T_TX").await;
     let half = producer.half("T_TX", 0, "b", "DELAY\x011\x02").await;
     assert_eq!(pull_until(&producer.client, HALF, 0, 1).await[0].property("REAL_TOPIC"), Some("T_TX"));
@@ -450,8 +337,8 @@ fn reply_to(client_id: &str) -> Command {
 async fn a_reply_reaches_the_client_that_waits_for_it_and_is_stored() {
     let broker = Fixture::start(|_| {}).await;
     let client = broker.client().await;
-    let waiting = Producer::connect(&broker, "c1@7", response::SUCCESS).await;
-    let refusing = Producer::connect(&broker, "c2@7", response::SYSTEM_ERROR).await;
+    let waiting = Producer::connect(broker.address(), "c1@7", response::SUCCESS).await;
+    let refusing = Producer::connect(broker.address(), "c2@7", response::SYSTEM_ERROR).await;
     let long =
         send(request::SEND_MESSAGE, "DefaultCluster_REPLY_TOPIC", 0, b"pong", "REPLY_TO_CLIENT\x01c1@7\x02");
     for (n, (code, mut reply)) in
@@ -495,7 +382,7 @@ async fn a_reply_reaches_the_client_that_waits_for_it_and_is_stored() {
 async fn replies_are_only_passed_on_when_they_shall_not_be_stored() {
     let broker = Fixture::start(|config| config.store_replies = false).await;
     let client = broker.client().await;
-    let waiting = Producer::connect(&broker, "c1", response::SUCCESS).await;
+    let waiting = Producer::connect(broker.address(), "c1", response::SUCCESS).await;
     let answer = call(&client, Command { code: request::SEND_REPLY_MESSAGE_V2, ..reply_to("c1") }).await;
     assert_eq!((answer.code, answer.fields.get("msgId")), (response::SUCCESS, Some("0")));
     assert_eq!(waiting.asked.count(), 1);

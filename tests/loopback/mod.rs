@@ -1,6 +1,8 @@
 //! A broker in this process on loopback, and the requests that clients make of it.
 #![allow(dead_code, reason = "each test crate uses its own part of this module")]
 
+pub mod producer;
+
 use std::{
     net::{SocketAddr, TcpListener},
     path::Path,
