@@ -195,6 +195,28 @@ async fn each_refusal_of_a_send_has_rocketmq_s_code() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_priority_is_the_queue_of_a_message_that_is_nothing_else() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    let v2 = request::SEND_MESSAGE_V2;
+    for (properties, queue, kept) in [
+        ("_SYS_MSG_PRIORITY_\x012\x02", "2", true),
+        ("_SYS_MSG_PRIORITY_\x0199\x02", "3", true),
+        ("_SYS_MSG_PRIORITY_\x01x\x02", "1", true),
+        ("_SYS_MSG_PRIORITY_\x012\x02__SHARDINGKEY\x01k\x02", "1", false),
+    ] {
+        let answer = call(&client, send(v2, "T_PRIORITY", 1, properties.as_bytes(), properties)).await;
+        assert_eq!(answer.fields.get("queueId"), Some(queue), "{properties:?}");
+        let offset = answer.fields.parse("queueOffset").unwrap();
+        let pull = Pull::new("G_READ", "T_PRIORITY", queue.parse().unwrap(), offset).suspend(10_000);
+        let got = records(&call(&client, pull.command()).await).remove(0);
+        assert_eq!(got.body, properties.as_bytes());
+        assert_eq!(got.property("_SYS_MSG_PRIORITY_").is_some(), kept, "{properties:?}");
+    }
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_below_zero_lets_the_broker_choose() {
     let broker = Fixture::start(|_| {}).await;
     let client = broker.client().await;

@@ -101,6 +101,49 @@ async fn listening_client(broker: &Fixture) -> (Client, Arc<Told>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_a_name_server_keeps_an_order_for_is_ordered() {
+    let name_server = NameServer::start("127.0.0.1:0").await.unwrap();
+    let at = name_server.local_addr();
+    let broker = Fixture::start(|config| config.name_servers = vec![at.to_string()]).await;
+    let client = broker.client().await;
+    assert_eq!(call(&client, create_topic("T", 3)).await.code, response::SUCCESS);
+    assert!(text(&call(&client, topic_config("T")).await).contains("\"order\":false"));
+    let order = Command::request(request::PUT_KV_CONFIG)
+        .with_field("namespace", "ORDER_TOPIC_CONFIG")
+        .with_field("key", "T")
+        .with_field("value", "broker-a:3");
+    assert_eq!(call(&Client::connect(at).await.unwrap(), order).await.code, response::SUCCESS);
+    // Any registration brings the news.
+    assert_eq!(call(&client, create_topic("OTHER", 3)).await.code, response::SUCCESS);
+    until("the topic is ordered", async || {
+        text(&call(&client, topic_config("T")).await).contains("\"order\":true")
+    })
+    .await;
+    let other = text(&call(&client, topic_config("OTHER")).await);
+    assert!(other.contains("\"order\":false"), "{other}");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attributes_of_topics_are_those_that_rocketmq_knows() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    for (attributes, code) in [
+        ("+message.type=TRANSACTION", response::SUCCESS),
+        ("+message.type=FIFO", response::SUCCESS),
+        ("+message.type=OTHER", response::SYSTEM_ERROR),
+        ("+message.type=MIXED", response::INVALID_PARAMETER),
+        ("+colour=red", response::SYSTEM_ERROR),
+        ("+queue.type=BatchCQ", response::SYSTEM_ERROR),
+    ] {
+        let answer = call(&client, create_topic("T", 3).with_field("attributes", attributes)).await;
+        assert_eq!(answer.code, code, "{attributes}: {answer:?}");
+    }
+    assert!(text(&call(&client, topic_config("T")).await).contains("{\"message.type\":\"FIFO\"}"));
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_is_registered_before_its_creation_is_answered_and_survives_a_restart() {
     let name_server = NameServer::start("127.0.0.1:0").await.unwrap();
     let at = name_server.local_addr();

@@ -11,10 +11,10 @@ use std::{
 use parking_lot::RwLock;
 
 use super::{
-    Broker, Refusal, Route,
+    Broker, Refusal, Route, attributes,
     config_file::{ConfigFile, DataVersion},
     json::Json,
-    names, topics,
+    names,
 };
 use crate::{
     error::Result,
@@ -308,8 +308,7 @@ fn update_and_create(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -
         .iter()
         .map(|(k, v)| if k.starts_with('-') { k.clone() } else { format!("{k}={v}") })
         .collect();
-    let attributes =
-        topics::changed_attributes(old.as_ref().map(|group| &group.attributes), &changes.join(","))?;
+    let attributes = attributes::of_group(old.as_ref().map(|group| &group.attributes), &changes.join(","))?;
     broker.put_group(GroupConfig { attributes, ..group });
     Ok(cmd.reply(response::SUCCESS))
 }

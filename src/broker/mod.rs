@@ -6,6 +6,7 @@
 //! Called by the command line and by tests.
 
 mod admin;
+mod attributes;
 mod batch_body;
 mod bloom;
 mod clients;

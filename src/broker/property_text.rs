@@ -18,7 +18,7 @@ fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], &[u8])> {
 }
 
 /// What the broker must know of a message's properties before it stores it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marks<'a> {
     /// The producer's own id of the message.
     pub(super) unique_key: Option<&'a str>,
@@ -32,14 +32,48 @@ pub(super) struct Marks<'a> {
     pub(super) timer: bool,
     /// Says that its body is several messages.
     pub(super) inner_batch: bool,
+    /// Belongs to a group of messages that keep their order.
+    pub(super) sharded: bool,
+    /// Names a delay level, whatever its value.
+    pub(super) delayed: bool,
+    /// The priority, which is the queue that the message goes to; below 0 for none.
+    pub(super) priority: i32,
+}
+
+impl Default for Marks<'_> {
+    fn default() -> Self {
+        Self {
+            unique_key: None,
+            delay_level: 0,
+            no_wait: false,
+            transaction: false,
+            timer: false,
+            inner_batch: false,
+            sharded: false,
+            delayed: false,
+            priority: -1,
+        }
+    }
 }
 
 /// The properties that ask for delivery at a certain time.
 pub(super) const TIMERS: [&str; 3] = ["TIMER_DELIVER_MS", "TIMER_DELAY_SEC", "TIMER_DELAY_MS"];
+/// The property that gives a message its priority.
+pub(super) const PRIORITY: &str = "_SYS_MSG_PRIORITY_";
 /// A property of the pop consumers, which no producer may set.
 pub(super) const POP_CHECK: &str = "POP_CK";
 
+/// The number that a value is.
+fn number(value: &[u8]) -> Option<i32> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
 impl<'a> Marks<'a> {
+    /// Whether a priority counts: only with messages that are nothing else.
+    pub(super) const fn is_prioritized(&self) -> bool {
+        self.priority >= 0 && !(self.transaction || self.delayed || self.timer || self.sharded)
+    }
+
     /// Reads `text`. Of a name given twice the last counts.
     pub(super) fn of(text: &'a str) -> Self {
         let mut marks = Self::default();
@@ -49,7 +83,12 @@ impl<'a> Marks<'a> {
             if is(properties::UNIQ_KEY) {
                 marks.unique_key = std::str::from_utf8(value).ok();
             } else if is(properties::DELAY) {
-                marks.delay_level = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).unwrap_or(0);
+                marks.delay_level = number(value).unwrap_or(0);
+                marks.delayed = true;
+            } else if is(PRIORITY) {
+                marks.priority = number(value).unwrap_or(-1);
+            } else if is(properties::SHARDING_KEY) {
+                marks.sharded = true;
             } else if is(properties::WAIT) {
                 marks.no_wait = !says("true");
             } else if is(properties::TRAN_MSG) {
@@ -99,6 +138,11 @@ mod tests {
         assert!(Marks::of("a\x01b\x02TIMER_DELAY_SEC\x015\x02").timer);
         assert_eq!(Marks::of("DELAY\x01x\x02WAIT\x01true\x02").delay_level, 0);
         assert_eq!(Marks::of(""), Marks::default());
+        let prioritized = |text: &str| Marks::of(text).is_prioritized();
+        assert!(prioritized("_SYS_MSG_PRIORITY_\x012\x02") && !prioritized("_SYS_MSG_PRIORITY_\x01-1\x02"));
+        for other in ["DELAY\x010", "__SHARDINGKEY\x01k", "TRAN_MSG\x01true", "TIMER_DELAY_MS\x015"] {
+            assert!(!prioritized(&format!("_SYS_MSG_PRIORITY_\x012\x02{other}\x02")), "{other}");
+        }
     }
 
     #[test]

@@ -158,7 +158,14 @@ async fn run(broker: Arc<Broker>, outbox: Arc<Outbox>) {
         let cmd = registration(&broker, (!all).then_some(&topics));
         let timeout = Duration::from_millis(broker.config.register_timeout_ms);
         match call(&mut client, &outbox.addr, cmd, timeout).await {
-            Ok(_) => {
+            Ok(answer) => {
+                if !answer.body.is_empty()
+                    && let Ok(kept) = Json::parse(&answer.body.to_bytes())
+                {
+                    let broker = Arc::clone(&broker);
+                    // Aside, for it may save the topics.
+                    drop(broker.runtime.clone().spawn_blocking(move || broker.mark_ordered(&kept)));
+                }
                 if std::mem::take(&mut failed) {
                     tracing::info!(addr = outbox.addr, "registered with the name server again");
                 }

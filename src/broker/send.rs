@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::{
     Broker, Refusal, Route, batch_body, names,
-    property_text::{Marks, POP_CHECK, TIMERS, rewritten},
+    property_text::{Marks, POP_CHECK, PRIORITY, TIMERS, rewritten},
     schedule::Delay,
     send_header::SendHeader,
     topics::{TopicConfig, perm},
@@ -151,14 +151,15 @@ pub(super) fn refuse(conn: &Connection, answer: Option<Command>, refusal: Refusa
 fn prepare(broker: &Arc<Broker>, conn: &Connection, request: &Command) -> Result<Prepared, Refusal> {
     let header = SendHeader::read(request)?;
     let topic = check(broker, &header)?;
+    let marks = Marks::of(header.properties);
     let queue_id = match header.queue_id {
+        _ if marks.is_prioritized() && !header.batch => marks.priority.min(topic.write_queues - 1).max(0),
         asked if asked < 0 => broker.any_queue(topic.write_queues),
         asked => asked,
     };
     let sys_flag = SysFlag(header.sys_flag)
         .with(SysFlag::MULTI_TAGS, topic.filter_type == "MULTI_TAG")
         .with(SysFlag::BORN_HOST_V6 | SysFlag::STORE_HOST_V6, false);
-    let marks = Marks::of(header.properties);
     let mut prepared = Prepared {
         queue: broker.store.queue(&topic.name, queue_id)?,
         parts: Vec::new(),
@@ -262,6 +263,9 @@ fn single_part(
     };
     let trace_on = if broker.live.trace_on.load(Relaxed) { "true" } else { "false" };
     let mut drop = RESERVED.to_vec();
+    if marks.priority >= 0 && !marks.is_prioritized() {
+        drop.push(PRIORITY);
+    }
     let mut add = vec![
         (properties::MSG_REGION, broker.config.region_id.as_str()),
         (properties::TRACE_ON, trace_on),
@@ -474,11 +478,15 @@ pub(super) fn put_code(status: PutStatus) -> (i32, Option<String>) {
         PutStatus::MessageIllegal | PutStatus::PropertiesSizeExceeded => {
             (response::MESSAGE_ILLEGAL, remark("the message breaks a limit of the store"))
         }
-        PutStatus::OsPageCacheBusy => (response::SYSTEM_BUSY, remark("the broker is busy, try again later")),
+        PutStatus::OsPageCacheBusy => {
+            (response::SYSTEM_BUSY, remark("[PC_SYNCHRONIZED] the page cache is busy, try again later"))
+        }
         PutStatus::CreateMappedFileFailed => {
             (response::SYSTEM_ERROR, remark("no room for another log segment"))
         }
-        PutStatus::LmqConsumeQueueNumExceeded => (response::SYSTEM_ERROR, remark("too many %LMQ% queues")),
+        PutStatus::LmqConsumeQueueNumExceeded => {
+            (response::LMQ_QUOTA_EXCEEDED, remark("too many %LMQ% queues"))
+        }
         PutStatus::UnknownError => (response::SYSTEM_ERROR, remark("the store could not keep the message")),
     }
 }
@@ -499,7 +507,7 @@ mod tests {
             (PutStatus::ServiceNotAvailable, 14, true),
             (PutStatus::OsPageCacheBusy, 2, true),
             (PutStatus::CreateMappedFileFailed, 1, true),
-            (PutStatus::LmqConsumeQueueNumExceeded, 1, true),
+            (PutStatus::LmqConsumeQueueNumExceeded, 2017, true),
             (PutStatus::UnknownError, 1, true),
         ] {
             let (got, remark) = put_code(status);

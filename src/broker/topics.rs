@@ -12,7 +12,7 @@ use std::{
 use parking_lot::RwLock;
 
 use super::{
-    Broker, Refusal, Route,
+    Broker, Refusal, Route, attributes,
     config::BrokerConfig,
     config_file::{ConfigFile, DataVersion},
     json::Json,
@@ -312,6 +312,17 @@ impl Broker {
         self.register.topic_changed(&name)
     }
 
+    /// Marks the topics for which a name server keeps an order (ORDER_TOPIC_CONFIG). One that is marked stays so.
+    pub(crate) fn mark_ordered(&self, kept: &Json) {
+        for (name, _) in kept.get("table").map(Json::pairs).unwrap_or_default() {
+            let topic = name.text().and_then(|name| self.topics.get(name)).filter(|topic| !topic.order);
+            if let Some(topic) = topic {
+                tracing::info!(topic = topic.name, "topic ordered, as a name server says");
+                drop(self.put_topic(TopicConfig { order: true, ..(*topic).clone() }));
+            }
+        }
+    }
+
     fn save_topics(&self) {
         if let Err(error) = self.topics.save() {
             tracing::error!(%error, "topics.json not saved");
@@ -357,7 +368,7 @@ fn create(broker: &Broker, cmd: &Command) -> Result<Told, Refusal> {
         ))
     };
     let old = broker.topics.get(&name);
-    let attributes = changed_attributes(
+    let attributes = attributes::of_topic(
         old.as_ref().map(|topic| &topic.attributes),
         cmd.fields.get("attributes").unwrap_or(""),
     )?;
@@ -371,32 +382,6 @@ fn create(broker: &Broker, cmd: &Command) -> Result<Told, Refusal> {
         attributes,
         ..TopicConfig::new(name, 0, 0)
     }))
-}
-
-/// Applies `+name=value,-name` to what is there.
-pub(crate) fn changed_attributes(
-    old: Option<&BTreeMap<String, String>>,
-    text: &str,
-) -> Result<BTreeMap<String, String>, Refusal> {
-    let mut attributes = old.cloned().unwrap_or_default();
-    let bad = |part: &str| {
-        Refusal::new(
-            response::INVALID_PARAMETER,
-            format!("attribute {:?}: needed is +name=value or -name", names::shorten(part)),
-        )
-    };
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        match part.split_at_checked(1) {
-            Some(("+", rest)) => {
-                let (name, value) =
-                    rest.split_once('=').filter(|(n, _)| !n.is_empty()).ok_or_else(|| bad(part))?;
-                attributes.insert(name.trim().into(), value.trim().into());
-            }
-            Some(("-", name)) if !name.is_empty() && old.is_some() => drop(attributes.remove(name.trim())),
-            _ => return Err(bad(part)),
-        }
-    }
-    Ok(attributes)
 }
 
 fn delete(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
@@ -490,16 +475,5 @@ mod tests {
         let table = read_table(&json).unwrap();
         assert_eq!(table.topics.keys().collect::<Vec<_>>(), ["b"]);
         assert_eq!(table.topics["b"].perm, 6);
-    }
-
-    #[test]
-    fn attributes_are_added_and_taken_away() {
-        let new = changed_attributes(None, "+message.type=DELAY, +a=").unwrap();
-        assert_eq!(new.get("message.type").map(String::as_str), Some("DELAY"));
-        let next = changed_attributes(Some(&new), "-a,+message.type=FIFO").unwrap();
-        assert_eq!(next, BTreeMap::from([("message.type".into(), "FIFO".into())]));
-        for bad in ["message.type=DELAY", "+x", "+=y", "-", "-a"] {
-            assert!(changed_attributes(None, bad).is_err(), "{bad}");
-        }
     }
 }

@@ -211,6 +211,7 @@ pub mod response {
         NOT_LEADER_FOR_QUEUE = 501,
         ILLEGAL_OPERATION = 604,
         GO_AWAY = 1500,
+        LMQ_QUOTA_EXCEEDED = 2017,
         USER_NOT_EXIST = 3001,
         POLICY_NOT_EXIST = 3002,
     }
