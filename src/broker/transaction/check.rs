@@ -206,6 +206,7 @@ impl Checker {
             broker.offsets.commit(TRANSACTION_GROUP, topic, HALF_QUEUE, offset);
         }
         broker.save_offsets();
+        broker.transactions.ops.forget_before(to);
         tracing::debug!(from, to, ops_from, ops_to, "transactions checked");
         Ok(())
     }

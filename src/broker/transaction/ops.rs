@@ -27,10 +27,12 @@ const NUMBER_LEN: usize = 8;
 #[derive(Debug, Default)]
 struct Waiting {
     numbers: BTreeSet<i64>,
-    written: Option<Duration>,
+    /// Written down since the last check; the least are forgotten when there are too many.
+    written: BTreeSet<i64>,
+    written_at: Option<Duration>,
 }
 
-/// Numbers of half messages that were ended and are not written down yet.
+/// Numbers of half messages that were ended and are not written down yet, or were not checked since.
 #[derive(Debug, Default)]
 pub(super) struct Ended(Mutex<Waiting>);
 
@@ -47,9 +49,16 @@ impl Ended {
         }
     }
 
-    /// Whether the half message was ended a short time ago.
+    /// Whether the half message was ended since the last check.
     pub(super) fn contains(&self, half: i64) -> bool {
-        self.0.lock().numbers.contains(&half)
+        let waiting = self.0.lock();
+        waiting.numbers.contains(&half) || waiting.written.contains(&half)
+    }
+
+    /// Forgets what is written down of the half messages before this one.
+    pub(super) fn forget_before(&self, half: i64) {
+        let mut waiting = self.0.lock();
+        waiting.written = waiting.written.split_off(&half);
     }
 
     /// Writes everything when there is too much of it: the thread does not keep up.
@@ -83,8 +92,12 @@ impl Ended {
             let mut waiting = self.0.lock();
             for number in read_body(body.as_bytes()) {
                 waiting.numbers.remove(&number);
+                waiting.written.insert(number);
             }
-            waiting.written = Some(broker.clock.monotonic());
+            while waiting.written.len() > MAX_WAITING {
+                waiting.written.pop_first();
+            }
+            waiting.written_at = Some(broker.clock.monotonic());
         }
         Ok(())
     }
@@ -99,7 +112,7 @@ impl Waiting {
             return Duration::ZERO;
         }
         let interval = Duration::from_millis(broker.config.transaction_op_interval_ms);
-        self.written
+        self.written_at
             .map_or(Duration::ZERO, |at| at.saturating_add(interval).saturating_sub(broker.clock.monotonic()))
     }
 }
