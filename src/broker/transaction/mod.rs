@@ -29,7 +29,7 @@ pub(super) const ROUTES: &[&[(i32, Route)]] = &[end::ROUTES, resume::ROUTES];
 
 /// The only queue of half messages, and of what became of them.
 const HALF_QUEUE: i32 = 0;
-/// The longest sleep between looks at what is due.
+/// The longest sleep between looks at what is due, and the one after a failure.
 const TURN: Duration = Duration::from_secs(1);
 
 /// What transactions need beside the store.
@@ -49,6 +49,7 @@ impl Transactions {
         broker.transactions.worker.start("transactions", broker, move |broker| {
             if let Err(error) = broker.transactions.ops.write_due(broker) {
                 tracing::warn!(%error, "ended transactions not written down, trying again");
+                return TURN;
             }
             let now = broker.clock.monotonic();
             if now >= next_check {
