@@ -169,9 +169,16 @@ fn update_config(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Re
     Ok(cmd.reply(response::SUCCESS))
 }
 
+/// What mqadmin shows of the timers; nothing when there are none.
+fn timer_table(broker: &Broker) -> impl Iterator<Item = (&'static str, String)> {
+    let names = ["timerReadBehind", "timerOffsetBehind", "timerCongestNum"];
+    let figures = broker.timer.figures(broker).map(|figures| figures.map(|figure| figure.to_string()));
+    figures.into_iter().flat_map(move |figures| names.into_iter().zip(figures))
+}
+
 fn runtime_info(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
     let table = runtime_table(broker)?;
-    let table = table.into_iter().map(|(key, value)| (key, Json::from(value)));
+    let table = table.into_iter().chain(timer_table(broker)).map(|(key, value)| (key, Json::from(value)));
     Ok(cmd.reply(response::SUCCESS).with_body(Json::map([("table", Json::map(table))]).compact()))
 }
 

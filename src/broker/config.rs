@@ -218,6 +218,24 @@ keys! {
     "flushConsumerOffsetInterval" save_offsets_ms: u64 = 5_000, 100..=3_600_000;
     /// Milliseconds between saves of the delay levels' offsets.
     "flushDelayOffsetInterval" save_delay_offsets_ms: u64 = 10_000, 100..=3_600_000;
+    /// Whether messages may ask for any time of delivery.
+    "timerWheelEnable" timer_wheel: bool = true;
+    /// Milliseconds that count as one time of delivery.
+    "timerPrecisionMs" timer_precision: u64 = 1_000, 10..=60_000;
+    /// Times of delivery that one round of the wheel covers; what is due later goes round again.
+    "timerRollWindowSlot" timer_window: u64 = 172_800, 0..=1_000_000_000;
+    /// Seconds that a time of delivery may be away.
+    "timerMaxDelaySec" timer_max_delay_s: u64 = 259_200, 1..=315_360_000;
+    /// Milliseconds between saves of the timers' state.
+    "timerFlushIntervalMs" timer_flush_interval_ms: u64 = 1_000, 10..=3_600_000;
+    /// Bytes of a file of the timer log.
+    "mappedFileSizeTimerLog" timer_log_size: usize = 104_857_600, 1_024..=1_073_741_824;
+    /// Messages that one time of delivery takes before more are refused.
+    "timerCongestNumEachSlot" timer_congestion: i32 = i32::MAX, 1..=2_147_483_647;
+    /// Whether timed messages can be taken back.
+    "recallMessageEnable" recall_messages: bool = false;
+    /// Whether they can while the broker takes no messages.
+    "allowRecallWhenBrokerNotWriteable" recall_when_not_writeable: bool = true;
     /// Whether half messages of transactions are refused.
     "rejectTransactionMessage" reject_transactions: bool = false;
     /// Milliseconds after which the producer of a half message is asked about it.
@@ -383,6 +401,19 @@ impl BrokerConfig {
         &self.store.root
     }
 
+    /// `timerPrecisionMs` to reckon with.
+    pub(crate) fn timer_precision_ms(&self) -> i64 {
+        i64::try_from(self.timer_precision).unwrap_or(1_000)
+    }
+
+    /// `timerRollWindowSlot` as milliseconds. What leaves the wheel no minute of slack, or is no window, counts as the
+    /// widest, as in RocketMQ.
+    pub(crate) fn timer_window_ms(&self) -> i64 {
+        let widest = 7 * 24 * 3_600 - 60;
+        let slots = if (2..=widest).contains(&self.timer_window) { self.timer_window } else { widest };
+        i64::try_from(slots).unwrap_or(1) * self.timer_precision_ms()
+    }
+
     /// `transactionTimeOut` to reckon with.
     pub(crate) fn transaction_timeout_ms(&self) -> i64 {
         i64::try_from(self.transaction_timeout_ms).unwrap_or(i64::MAX)
@@ -399,7 +430,6 @@ fn host_port(host: &str, port: u16) -> String {
 
 /// Keys of RocketMQ 5.5 without effect here, so that a mistyped key can be told from one that is not offered.
 const KNOWN: &[&str] = &[
-    "recallMessageEnable",
     "rocketmqHome",
     "namesrvDomain",
     "aclEnable",
@@ -491,7 +521,6 @@ const KNOWN: &[&str] = &[
     "storePathConsumeQueue",
     "storePathIndex",
     "storeType",
-    "timerWheelEnable",
     "transferMsgByHeap",
     "transientStorePoolEnable",
     "transientStorePoolSize",

@@ -26,14 +26,17 @@ mod pull;
 mod query;
 mod rates;
 mod register;
+mod release;
 mod reply;
 mod retry;
 mod schedule;
 mod selection;
 mod send;
 mod send_header;
+mod timer;
 mod topics;
 mod transaction;
+mod wait;
 mod worker;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
@@ -54,7 +57,7 @@ use crate::{
 use {
     admin::ConfigVersion, clients::Clients, config::Live, config_file::ConfigFile, filters::Filters,
     groups::Groups, json::Json, lock::Locks, offsets::Offsets, pull::PullHold, rates::Rates,
-    register::Register, schedule::Schedule, topics::Topics, transaction::Transactions,
+    register::Register, schedule::Schedule, timer::Timer, topics::Topics, transaction::Transactions,
 };
 
 /// Why a request is not answered with success: RocketMQ's response code and a remark for the user.
@@ -113,6 +116,7 @@ const ROUTES: &[&[(i32, Route)]] = &[
     reply::ROUTES,
     transaction::ROUTES[0],
     transaction::ROUTES[1],
+    timer::ROUTES,
 ];
 
 fn route(code: i32) -> Option<Route> {
@@ -141,6 +145,7 @@ pub struct Broker {
     pub(crate) locks: Locks,
     pub(crate) schedule: Schedule,
     pub(crate) transactions: Transactions,
+    pub(crate) timer: Timer,
     pub(crate) rates: Rates,
     pub(crate) config_version: ConfigVersion,
     /// The settings that may change while it runs.
@@ -208,11 +213,13 @@ impl Broker {
     fn close(&self) -> Result<()> {
         self.schedule.stop();
         let ended = self.transactions.stop(self);
+        self.timer.quiesce();
         let synced = self.store.sync();
+        let timed = self.timer.stop(self);
         let scheduled = self.schedule.save(self.store.status().durable_offset);
         let offsets = self.offsets.save(self.clock.now());
         let filters = self.filters.save(self.clock.now());
-        self.store.close().and(ended).and(synced).and(scheduled).and(offsets).and(filters)
+        self.store.close().and(ended).and(synced).and(timed).and(scheduled).and(offsets).and(filters)
     }
 }
 
@@ -315,6 +322,7 @@ impl Running {
         pull::start(&broker);
         Schedule::start(&broker)?;
         Transactions::start(&broker)?;
+        Timer::start(&broker)?;
         let limits = Limits { idle: Duration::from_secs(broker.config.max_idle_s), ..Limits::default() };
         let servers = match listen(&broker, &limits).await {
             Ok(servers) => servers,
@@ -376,6 +384,7 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
     config.store.ext_bitmap_bits = usize::try_from(config.bloom().bits()).unwrap_or(0);
     let store = Store::open_with(config.store.clone(), Arc::clone(&vfs), Arc::clone(&clock))?;
     let State { topics, groups, offsets, schedule, filters } = load_state(&config, &vfs, &store, boot_time)?;
+    let timer = Timer::load(&config, &vfs, &store, boot_time)?;
     let ip = config.address();
     let store_host = ip.parse().unwrap_or(SocketAddr::new(config.bind, config.port));
     let hot_bytes = pull::hot_bytes(&*vfs, config.in_memory_percent);
@@ -396,6 +405,7 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
         locks: Locks::new(),
         schedule,
         transactions: Transactions::default(),
+        timer,
         rates: Rates::default(),
         config_version: ConfigVersion::new(boot_time),
         live: Live::new(&config),

@@ -22,6 +22,9 @@ pub(crate) const DEFAULT_TOPIC: &str = "TBW102";
 pub(crate) const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 /// Half messages of transactions.
 pub(crate) const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
+/// Messages that wait for a time.
+pub(crate) const TIMER_TOPIC: &str = "rmq_sys_wheel_timer";
+
 /// What became of them.
 pub(crate) const OP_HALF_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
 
@@ -44,7 +47,7 @@ pub(crate) const SYSTEM_TOPICS: &[&str] = &[
     "SELF_TEST_TOPIC",
     "OFFSET_MOVED_EVENT",
     "CHECKPOINT_TOPIC",
-    "rmq_sys_wheel_timer",
+    TIMER_TOPIC,
 ];
 
 /// `%RETRY%group`.

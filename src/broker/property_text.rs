@@ -17,6 +17,65 @@ fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], &[u8])> {
     })
 }
 
+/// How a message asks for a time of delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct TimerAsk<'a> {
+    pub(super) delay_sec: Option<&'a str>,
+    pub(super) delay_ms: Option<&'a str>,
+    pub(super) deliver_ms: Option<&'a str>,
+    /// The broker took it in as a timed message before.
+    pub(super) done: bool,
+    /// It takes another message back.
+    pub(super) deletes: bool,
+}
+
+impl<'a> TimerAsk<'a> {
+    /// Reads the properties of a record.
+    pub(super) fn of(properties: &properties::Properties<'a>) -> Self {
+        let [delay_sec, delay_ms, deliver_ms, out, deletes] = properties.pick([
+            properties::TIMER_DELAY_SEC,
+            properties::TIMER_DELAY_MS,
+            properties::TIMER_DELIVER_MS,
+            properties::TIMER_OUT_MS,
+            properties::TIMER_DEL_UNIQKEY,
+        ]);
+        Self { delay_sec, delay_ms, deliver_ms, done: out.is_some(), deletes: deletes.is_some() }
+    }
+
+    /// Takes one property in.
+    fn note(&mut self, name: &[u8], value: &'a [u8]) {
+        let text = || std::str::from_utf8(value).ok().or(Some(""));
+        let is = |known: &str| name == known.as_bytes();
+        if is(properties::TIMER_DELAY_SEC) {
+            self.delay_sec = text();
+        } else if is(properties::TIMER_DELAY_MS) {
+            self.delay_ms = text();
+        } else if is(properties::TIMER_DELIVER_MS) {
+            self.deliver_ms = text();
+        } else if is(properties::TIMER_OUT_MS) {
+            self.done = true;
+        } else if is(properties::TIMER_DEL_UNIQKEY) {
+            self.deletes = true;
+        }
+    }
+
+    /// Whether a time is asked for.
+    pub(super) const fn is_there(&self) -> bool {
+        !self.done && (self.delay_sec.is_some() || self.delay_ms.is_some() || self.deliver_ms.is_some())
+    }
+
+    /// The time asked for, when it is `now`; of several ways of asking RocketMQ's order counts. `None` when it is no
+    /// number.
+    pub(super) fn due_ms(&self, now: i64) -> Option<i64> {
+        let number = |text: &str| text.parse::<i64>().ok();
+        match (self.delay_sec, self.delay_ms, self.deliver_ms) {
+            (Some(seconds), _, _) => now.checked_add(number(seconds)?.checked_mul(1_000)?),
+            (None, Some(ms), _) => now.checked_add(number(ms)?),
+            (None, None, at) => number(at?),
+        }
+    }
+}
+
 /// What the broker must know of a message's properties before it stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marks<'a> {
@@ -28,8 +87,8 @@ pub(super) struct Marks<'a> {
     pub(super) no_wait: bool,
     /// The first half of a transaction.
     pub(super) transaction: bool,
-    /// To be delivered at a certain time.
-    pub(super) timer: bool,
+    /// The time at which it shall be delivered.
+    pub(super) timer: TimerAsk<'a>,
     /// Says that its body is several messages.
     pub(super) inner_batch: bool,
     /// Belongs to a group of messages that keep their order.
@@ -47,7 +106,7 @@ impl Default for Marks<'_> {
             delay_level: 0,
             no_wait: false,
             transaction: false,
-            timer: false,
+            timer: TimerAsk::default(),
             inner_batch: false,
             sharded: false,
             delayed: false,
@@ -57,7 +116,8 @@ impl Default for Marks<'_> {
 }
 
 /// The properties that ask for delivery at a certain time.
-pub(super) const TIMERS: [&str; 3] = ["TIMER_DELIVER_MS", "TIMER_DELAY_SEC", "TIMER_DELAY_MS"];
+pub(super) const TIMERS: [&str; 3] =
+    [properties::TIMER_DELIVER_MS, properties::TIMER_DELAY_SEC, properties::TIMER_DELAY_MS];
 /// The property that gives a message its priority.
 pub(super) const PRIORITY: &str = "_SYS_MSG_PRIORITY_";
 /// A property of the pop consumers, which no producer may set.
@@ -71,7 +131,7 @@ fn number(value: &[u8]) -> Option<i32> {
 impl<'a> Marks<'a> {
     /// Whether a priority counts: only with messages that are nothing else.
     pub(super) const fn is_prioritized(&self) -> bool {
-        self.priority >= 0 && !(self.transaction || self.delayed || self.timer || self.sharded)
+        self.priority >= 0 && !(self.transaction || self.delayed || self.timer.is_there() || self.sharded)
     }
 
     /// Reads `text`. Of a name given twice the last counts.
@@ -95,8 +155,8 @@ impl<'a> Marks<'a> {
                 marks.transaction = says("true");
             } else if is(properties::INNER_NUM) {
                 marks.inner_batch = true;
-            } else if TIMERS.into_iter().any(is) {
-                marks.timer = true;
+            } else {
+                marks.timer.note(name, value);
             }
         }
         marks
@@ -133,9 +193,16 @@ mod tests {
         let text = "KEYS\x01k\x02UNIQ_KEY\x01C0A8\x02WAIT\x01false\x02DELAY\x013\x02TAGS\x01A";
         let marks = Marks::of(text);
         assert_eq!((marks.unique_key, marks.delay_level, marks.no_wait), (Some("C0A8"), 3, true));
-        assert!(!marks.transaction && !marks.timer && !marks.inner_batch);
+        assert!(!marks.transaction && !marks.timer.is_there() && !marks.inner_batch);
         assert!(Marks::of("TRAN_MSG\x01TRUE\x02").transaction);
-        assert!(Marks::of("a\x01b\x02TIMER_DELAY_SEC\x015\x02").timer);
+        let timer = Marks::of("a\x01b\x02TIMER_DELAY_SEC\x015\x02TIMER_DELIVER_MS\x011\x02").timer;
+        assert!(timer.is_there());
+        assert_eq!(timer.due_ms(1_000), Some(6_000), "the delay in seconds counts first");
+        assert_eq!(Marks::of("TIMER_DELAY_MS\x01x\x02").timer.due_ms(0), None);
+        assert!(
+            !Marks::of("TIMER_DELAY_SEC\x015\x02TIMER_OUT_MS\x011\x02").timer.is_there(),
+            "taken in before"
+        );
         assert_eq!(Marks::of("DELAY\x01x\x02WAIT\x01true\x02").delay_level, 0);
         assert_eq!(Marks::of(""), Marks::default());
         let prioritized = |text: &str| Marks::of(text).is_prioritized();

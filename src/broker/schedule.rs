@@ -24,14 +24,15 @@ use super::{
     json::Json,
     names,
     property_text::rewritten,
+    release::{Release, put_all},
     worker::Worker,
 };
 use crate::{
     ExtUnit, Filter,
     error::Result,
     format::properties,
-    message::{GetStatus, Message, PutStatus, Queue, StoredMessage},
-    store::{Appended, GetRequest, Store},
+    message::{GetStatus, Queue, StoredMessage},
+    store::GetRequest,
     types::{PhysicalOffset, QueueOffset, StoreTimestamp, SysFlag, TagsCode, TransactionType},
 };
 
@@ -303,81 +304,21 @@ impl Filter for Due {
     }
 }
 
-/// A delayed message as it goes to its real topic.
-struct Real<'a> {
-    stored: &'a StoredMessage,
-    queue: Queue,
-    properties: Vec<u8>,
-}
-
-impl<'a> Real<'a> {
-    fn new(store: &Store, stored: &'a StoredMessage) -> Option<Self> {
-        let record = stored.record();
-        let topic = record.properties.get(properties::REAL_TOPIC)?;
-        let queue_id =
-            record.properties.get(properties::REAL_QID)?.parse().ok().filter(|id: &i32| *id >= 0)?;
-        if !names::is_topic(topic) || matches!(topic, names::HALF_TOPIC | names::SCHEDULE_TOPIC) {
-            return None;
-        }
-        let queue = store.queue(topic, queue_id).ok()?;
-        let properties = rewritten(record.properties.raw(), &ENDED, &[(properties::WAIT, "false")]);
-        Some(Self { stored, queue, properties })
-    }
-
-    fn message(&self) -> Message<'_> {
-        let record = self.stored.record();
-        Message::new(self.queue, record.body)
-            .properties_raw(self.properties.as_slice())
-            .flag(record.flag)
-            .sys_flag(record.sys_flag)
-            .born_timestamp(record.born_timestamp)
-            .born_host(record.born_host)
-            .store_host(record.store_host)
-            .reconsume_times(record.reconsume_times)
-            .wait_store(false)
-    }
-}
-
-/// Puts messages to their real topics; where the last one ends in the log. A message that can never be put is left out,
-/// or it would keep back all behind it.
+/// Puts messages to their real topics; where the last one ends in the log.
 fn put_real(broker: &Broker, messages: &[StoredMessage]) -> Result<PhysicalOffset> {
     let real: Vec<_> = messages
         .iter()
         .filter_map(|stored| {
-            let real = Real::new(&broker.store, stored);
+            let text =
+                rewritten(stored.record().properties.raw(), &ENDED, &[(properties::WAIT, "false")]);
+            let real = Release::new(&broker.store, stored, text);
             if real.is_none() {
                 tracing::error!(offset = %stored.physical_offset(), "a delayed message names no real queue, left out");
             }
             real
         })
         .collect();
-    let all: Vec<_> = real.iter().map(Real::message).collect();
-    if all.len() > 1
-        && let Ok(stored) = broker.store.put_batch(&all)
-    {
-        return Ok(stored.into_iter().map(end_of).max().unwrap_or_default());
-    }
-    let mut end = PhysicalOffset::ZERO;
-    for message in &all {
-        match broker.store.put(message) {
-            Ok(stored) => end = end.max(end_of(stored)),
-            Err(error)
-                if matches!(
-                    error.put_status(),
-                    PutStatus::MessageIllegal | PutStatus::PropertiesSizeExceeded
-                ) =>
-            {
-                tracing::error!(%error, "a delayed message cannot be delivered, left out");
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(end)
-}
-
-#[allow(clippy::needless_pass_by_value)] // ends the wait that nobody waits for
-fn end_of(stored: Appended) -> PhysicalOffset {
-    stored.physical_offset().plus(stored.size())
+    put_all(broker, &real)
 }
 
 fn table_json(offsets: &BTreeMap<i32, i64>, version: DataVersion) -> Json {

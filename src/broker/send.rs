@@ -18,10 +18,10 @@ use bytes::Bytes;
 use super::{
     Broker, Refusal, Route, batch_body, names,
     property_text::{Marks, POP_CHECK, PRIORITY, TIMERS, rewritten},
-    schedule::Delay,
     send_header::SendHeader,
     topics::{TopicConfig, perm},
     transaction::Parked,
+    wait::Wait,
 };
 use crate::{
     error::Error,
@@ -36,11 +36,12 @@ use crate::{
 };
 
 /// Topics that no client may send to: the broker writes them itself.
-const NOT_FOR_CLIENTS: [&str; 6] = [
+const NOT_FOR_CLIENTS: [&str; 7] = [
     names::SCHEDULE_TOPIC,
     names::HALF_TOPIC,
     names::OP_HALF_TOPIC,
     names::CHECK_MAX_TIME_TOPIC,
+    names::TIMER_TOPIC,
     "SELF_TEST_TOPIC",
     "OFFSET_MOVED_EVENT",
 ];
@@ -69,6 +70,8 @@ struct Prepared {
     /// The queue that the producer is told, which for a delayed message is not the one written to.
     queue_id: i32,
     unique_key: Option<String>,
+    /// By which the producer of a timed message can take it back.
+    recall_handle: Option<String>,
     /// `None` for a one-way send.
     answer: Option<Command>,
 }
@@ -171,6 +174,7 @@ fn prepare(broker: &Arc<Broker>, conn: &Connection, request: &Command) -> Result
         batch: header.batch,
         queue_id,
         unique_key: marks.unique_key.map(str::to_owned),
+        recall_handle: None,
         answer: blank_answer(broker, request),
     };
     let body = request.body.to_bytes();
@@ -246,10 +250,6 @@ fn single_part(
         let remark = "this broker takes no transactional messages (rejectTransactionMessage=true)";
         return Err(Refusal::new(response::NO_PERMISSION, remark));
     }
-    if marks.timer && level <= 0 {
-        let remark = "this broker delivers at no arbitrary time (timerWheelEnable=false): use a delay level";
-        return Err(Refusal::new(response::SYSTEM_ERROR, remark));
-    }
     if marks.inner_batch {
         return Err(illegal("a single message cannot say that it is a batch"));
     }
@@ -281,16 +281,18 @@ fn single_part(
         prepared.queue = Parked::queue(broker)?;
         add.extend(parked.properties());
     }
-    let delay = if half { None } else { Delay::of(broker, level, prepared.sys_flag, &target.0, target.1) };
-    match &delay {
-        Some(delay) => {
-            drop.extend(TIMERS);
-            add.extend(delay.properties());
-            prepared.queue = broker.store.queue(names::SCHEDULE_TOPIC, delay.queue_id())?;
-        }
+    let wait =
+        if half { Wait::None } else { Wait::of(broker, level, &marks.timer, prepared.sys_flag, &target)? };
+    match &wait {
+        Wait::Level(_) => drop.extend(TIMERS),
+        Wait::Time(timed) => prepared.recall_handle = timed.recall_handle(broker, unique_key),
         // A dead letter is not delayed any more.
-        None if marks.delay_level > 0 && level == 0 => drop.push(properties::DELAY),
-        None => {}
+        Wait::None if marks.delay_level > 0 && level == 0 => drop.push(properties::DELAY),
+        Wait::None => {}
+    }
+    if let Some((queue, properties)) = wait.parked(broker)? {
+        add.extend(properties);
+        prepared.queue = queue;
     }
     prepared.unique_key = Some(unique_key.to_owned());
     let text = rewritten(header.properties.as_bytes(), &drop, &add);
@@ -324,7 +326,7 @@ fn batch_parts(
     if header.topic.starts_with(names::RETRY_PREFIX) {
         return Err(illegal(format!("no batch can go to the retry topic {}", header.topic)));
     }
-    if marks.delay_level > 0 || marks.transaction || marks.timer {
+    if marks.delay_level > 0 || marks.transaction || marks.timer.is_there() {
         return Err(illegal("a batch cannot be delayed nor be part of a transaction"));
     }
     let limit = broker.config.store.max_message_size;
@@ -373,6 +375,9 @@ impl Prepared {
         answer.fields.set("queueOffset", first.queue_offset());
         if let Some(key) = &self.unique_key {
             answer.fields.set("transactionId", key);
+        }
+        if let Some(handle) = &self.recall_handle {
+            answer.fields.set("recallHandle", handle);
         }
         Some(answer)
     }

@@ -233,7 +233,7 @@ fn system_topics(config: &BrokerConfig) -> Vec<TopicConfig> {
         TopicConfig::new(names::OP_HALF_TOPIC, 1, rw),
         TopicConfig::new("RMQ_SYS_ROCKSDB_TRANS_HALF_TOPIC", 1, rw),
         TopicConfig::new("RMQ_SYS_ROCKSDB_TRANS_OP_HALF_TOPIC", 1, rw),
-        TopicConfig::new("rmq_sys_wheel_timer", 1, rw),
+        TopicConfig::new(names::TIMER_TOPIC, 1, rw),
     ];
     if config.auto_create_topic {
         topics.push(TopicConfig::new(names::DEFAULT_TOPIC, config.default_topic_queues, perm::ALL));

@@ -72,6 +72,14 @@ names! {
     TIMER_DELAY_MS = "TIMER_DELAY_MS";
     /// When a timed message is due, rounded, as the broker keeps it.
     TIMER_OUT_MS = "TIMER_OUT_MS";
+    /// When a timed message came into the wheel, in milliseconds since 1970; the greatest number when it never did.
+    TIMER_ENQUEUE_MS = "TIMER_ENQUEUE_MS";
+    /// When a timed message left the wheel.
+    TIMER_DEQUEUE_MS = "TIMER_DEQUEUE_MS";
+    /// How often a timed message went round because it was due too far away.
+    TIMER_ROLL_TIMES = "TIMER_ROLL_TIMES";
+    /// The timed message that this one takes back: its topic, a plus sign and its unique key.
+    TIMER_DEL_UNIQKEY = "TIMER_DEL_UNIQKEY";
     /// Seconds after which a half message is checked the first time.
     CHECK_IMMUNITY_TIME_IN_SECONDS = "CHECK_IMMUNITY_TIME_IN_SECONDS";
     /// The queue offset of the half message that a check is about.

@@ -22,7 +22,8 @@ parts=${*:-readme embedded stock mqadmin kill swap halves}
 
 JAVA="send_sync send_async send_oneway send_batch send_large send_too_large send_autocreate pull_no_topic compression
  send_ordered orderly_suspend push_concurrent push_broadcast long_poll rebalance offset_resume tag_filter sql92 delay_level
- pull_consumer lite_pull_assign lite_pull_subscribe retry dlq query_key query_uniqkey view_message topic_delete
+ timer_delay recall pull_consumer lite_pull_assign lite_pull_subscribe retry dlq reset_offset query_key query_uniqkey
+ view_message trace admin_stats topic_delete
  tx_commit tx_rollback tx_checkback request_reply"
 GO="send_sync send_async send_oneway send_batch push_concurrent push_orderly push_broadcast tag_filter sql92 delay_level retry
  dlq offset_resume compression pull_from tx_commit tx_rollback tx_checkback request_reply"

@@ -7,16 +7,13 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use super::{
-    HALF_QUEUE,
-    half::{Half, copy},
-    ops,
-};
+use super::{HALF_QUEUE, half::Half, ops};
 use crate::{
     broker::{
         Broker,
         names::{self, TRANSACTION_GROUP},
         property_text::rewritten,
+        release::copy,
         topics::perm,
     },
     error::Result,

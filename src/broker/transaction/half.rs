@@ -3,11 +3,14 @@
 //! Pure but for resolving queues: reads a record of RMQ_SYS_TRANS_HALF_TOPIC, and makes from it the message for its
 //! real queue, the same half message once more, and the body by which a producer is asked about it.
 
-use std::borrow::Cow;
-
 use super::HALF_QUEUE;
 use crate::{
-    broker::{Broker, names, property_text::rewritten, schedule::Delay},
+    broker::{
+        Broker, Refusal, names,
+        property_text::{TimerAsk, rewritten},
+        release::copy,
+        wait::Wait,
+    },
     error::Result,
     format::{
         message::{Draft, Limits, Place, Record},
@@ -90,21 +93,19 @@ impl<'a> Half<'a> {
         })
     }
 
-    /// The committed message, for its real queue or, when it asks for a delay, for the queue where it waits.
-    pub(super) fn committed(&self, broker: &Broker) -> Result<Message<'a>> {
+    /// The committed message, for its real queue or, when it asks for a delay or a time, for the queue where it waits.
+    pub(super) fn committed(&self, broker: &Broker) -> Result<Message<'a>, Refusal> {
         let record = &self.record;
         let sys_flag = record
             .sys_flag
             .with(SysFlag::TRANSACTION_ROLLBACK, false)
             .with(SysFlag::TRANSACTION_COMMIT, true);
         let level = record.properties.get(properties::DELAY).and_then(|level| level.parse().ok());
-        let delay = Delay::of(broker, level.unwrap_or(0), sys_flag, self.real_topic, self.real_queue);
+        let real = (self.real_topic.to_owned(), self.real_queue);
+        let wait = Wait::of(broker, level.unwrap_or(0), &TimerAsk::of(&record.properties), sys_flag, &real)?;
         let drop = [properties::REAL_TOPIC, properties::REAL_QID, properties::CRC32];
-        let (queue, text) = match &delay {
-            Some(delay) => (
-                broker.store.queue(names::SCHEDULE_TOPIC, delay.queue_id())?,
-                rewritten(record.properties.raw(), &drop, &delay.properties()),
-            ),
+        let (queue, text) = match wait.parked(broker)? {
+            Some((queue, add)) => (queue, rewritten(record.properties.raw(), &drop, &add)),
             None => (
                 broker.store.queue(self.real_topic, self.real_queue)?,
                 rewritten(record.properties.raw(), &drop, &[]),
@@ -174,21 +175,4 @@ impl<'a> Half<'a> {
         draft.measure(unlimited)?.encode(place, &mut bytes);
         Ok(bytes)
     }
-}
-
-/// A message like `record` for another queue or with other properties.
-pub(super) fn copy<'a>(
-    record: &Record<'a>,
-    queue: Queue,
-    properties: impl Into<Cow<'a, [u8]>>,
-) -> Message<'a> {
-    Message::new(queue, record.body)
-        .properties_raw(properties)
-        .flag(record.flag)
-        .sys_flag(record.sys_flag)
-        .born_timestamp(record.born_timestamp)
-        .born_host(record.born_host)
-        .store_host(record.store_host)
-        .reconsume_times(record.reconsume_times)
-        .wait_store(false)
 }

@@ -1,0 +1,110 @@
+//! Timed messages: delivered at any second, up to `timerMaxDelaySec` from now.
+//!
+//! A message that asks for a time goes to rmq_sys_wheel_timer with its real topic and queue as properties ([`park`]). One
+//! thread follows that topic and writes a unit for each message into the timer log ([`log`]), where all units of one
+//! second are a chain whose end stands in the wheel ([`wheel`]); second after second it puts the messages of a chain to
+//! their real queues, in order ([`turn`]). What is due beyond `timerRollWindowSlot` seconds goes round again until it is
+//! near enough. [`recall`] takes a message back.
+//!
+//! The files are RocketMQ's, `timerwheel`, `timerlog/` and `config/timercheck`, so either broker can go on where the
+//! other stopped. Invariants: a unit is written before the topic's offset moves past its message; a second is over only
+//! when all its messages are in the log; and the checkpoint says either only when that is durable. So a crash can
+//! deliver a message twice, as RocketMQ's can, and never loses one. The wheel holds nothing that does not follow from
+//! the timer log, and the timer log nothing that does not follow from the topic; [`state`] makes both agree at start.
+
+mod format;
+mod log;
+mod park;
+mod recall;
+mod state;
+mod turn;
+mod wheel;
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+
+pub(super) use park::Timed;
+use {state::State, wheel::Wheel};
+
+use super::{Broker, BrokerConfig, Route, worker::Worker};
+use crate::{error::Result, store::Store, types::StoreTimestamp, vfs::Vfs};
+
+/// The codes that these files answer.
+pub(super) const ROUTES: &[(i32, Route)] = recall::ROUTES;
+
+/// The pause after a turn that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The timers.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    /// `None` when the broker has no timers.
+    state: Option<Mutex<State>>,
+    /// Shared with the state, so that senders need not wait for a turn. Made for the first timed message.
+    wheel: Arc<Mutex<Option<Arc<Wheel>>>>,
+    worker: Worker,
+}
+
+impl Timer {
+    /// Opens the files, as far as there are any, and makes them agree with the topic.
+    pub(super) fn load(
+        config: &BrokerConfig,
+        vfs: &Arc<dyn Vfs>,
+        store: &Store,
+        now: StoreTimestamp,
+    ) -> Result<Self> {
+        let wheel = Arc::default();
+        let state = if config.timer_wheel {
+            Some(Mutex::new(State::load(config, vfs, store, now, Arc::clone(&wheel))?))
+        } else {
+            None
+        };
+        Ok(Self { state, wheel, worker: Worker::default() })
+    }
+
+    /// Starts the thread.
+    pub(super) fn start(broker: &Arc<Broker>) -> Result<()> {
+        if broker.timer.state.is_none() {
+            return Ok(());
+        }
+        broker.timer.worker.start("timer", broker, |broker| match broker.timer.turn(broker) {
+            Ok(pause) => pause,
+            Err(error) => {
+                tracing::warn!(%error, "timed messages not delivered, trying again");
+                RETRY
+            }
+        })
+    }
+
+    /// One turn; how long until the next is worth taking.
+    fn turn(&self, broker: &Broker) -> Result<Duration> {
+        let Some(state) = &self.state else { return Ok(RETRY) };
+        let mut state = state.lock();
+        state.take_turn(broker)?;
+        state.save_due(broker)?;
+        Ok(state.until_next(broker.clock.now()))
+    }
+
+    /// Ends the thread.
+    pub(super) fn quiesce(&self) {
+        self.worker.stop();
+    }
+
+    /// Saves how far it came; all that was delivered is durable.
+    pub(super) fn stop(&self, broker: &Broker) -> Result<()> {
+        self.state.as_ref().map_or(Ok(()), |state| state.lock().save(broker))
+    }
+
+    /// Messages that wait for a time; `None` when nothing waits for it.
+    fn count(&self, out_ms: i64) -> Option<i32> {
+        let wheel = self.wheel.lock().clone()?;
+        wheel.get(out_ms).map(|slot| slot.count)
+    }
+
+    /// What operators are told: milliseconds that delivery is behind, messages of the topic that are not in the wheel
+    /// yet, messages that wait.
+    pub(super) fn figures(&self, broker: &Broker) -> Option<[i64; 3]> {
+        self.state.as_ref().map(|state| state.lock().figures(broker))
+    }
+}
