@@ -227,7 +227,7 @@ fn system_topics(config: &BrokerConfig) -> Vec<TopicConfig> {
         TopicConfig::new("OFFSET_MOVED_EVENT", 1, rw),
         TopicConfig::new(names::SCHEDULE_TOPIC, config.delay_level_count(), rw),
         TopicConfig::new(format!("{}_REPLY_TOPIC", config.cluster), 1, rw),
-        TopicConfig::new(format!("rmq_sys_REVIVE_LOG_{}", config.cluster), 8, rw),
+        TopicConfig::new(format!("{}{}", names::REVIVE_PREFIX, config.cluster), config.revive_queues, rw),
         TopicConfig::new(format!("rmq_sys_SYNC_BROKER_MEMBER_{}", config.name), 1, perm::INHERIT),
         TopicConfig::new(names::HALF_TOPIC, 1, rw),
         TopicConfig::new(names::OP_HALF_TOPIC, 1, rw),

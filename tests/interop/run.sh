@@ -8,6 +8,8 @@
 #              going on where they were, for both flush types
 #   swap       RocketMQ's own broker opens our directory and serves it to the same consumers, and ours opens its
 #   mqadmin    RocketMQ's own command line tool: its everyday commands, one after another
+#   grpc       the Python and Node clients that speak gRPC, through RocketMQ's own proxy: simple and push consumers,
+#              acknowledgements, changed invisible times, order
 #   readme     the README's programs as they stand there, against the broker that it starts without any setting
 # Prints PASS or FAIL a scenario; a scenario that did not report is a FAIL. Ends with `N passed, N failed`.
 # With REPUT=stock the broker is RocketMQ's own, to see what a scenario gives there (not `swap`).
@@ -17,11 +19,11 @@ here=$(cd "$(dirname "$0")" && pwd); root=$(cd "$here/../.." && pwd)
 interop=${INTEROP:-$root/../shared/interop}/run.sh
 reput=${1:?the reput program}; shift
 [ "$reput" = stock ] || reput=$(realpath "$reput")
-parts=${*:-readme embedded stock mqadmin kill swap}
+parts=${*:-readme embedded stock mqadmin grpc kill swap}
 
 JAVA="send_sync send_async send_oneway send_batch send_large send_too_large send_autocreate pull_no_topic compression
  send_ordered orderly_suspend push_concurrent push_broadcast long_poll rebalance offset_resume tag_filter sql92 delay_level
- pull_consumer lite_pull_assign lite_pull_subscribe retry dlq query_key query_uniqkey view_message topic_delete"
+ pull_consumer lite_pull_assign lite_pull_subscribe retry dlq pop_consumer query_key query_uniqkey view_message topic_delete"
 GO="send_sync send_async send_oneway send_batch push_concurrent push_orderly push_broadcast tag_filter sql92 delay_level retry
  dlq offset_resume compression pull_from"
 NODE="send push"
@@ -33,6 +35,11 @@ MQADMIN="topicRoute topicStatus topicList topicList_2 topicClusterList allocateM
  queryCq sendMsgStatus checkMsgSendRT resetOffsetByTime resetOffsetByTime_2 skipAccumulatedMessage cloneGroupOffset
  cleanExpiredCQ deleteExpiredCommitLog cleanUnusedTopic setCommitLogReadAheadMode wipeWritePerm addWritePerm
  updateKvConfig deleteKvConfig exportMetadata exportMetadata_2 exportConfigs exportMetrics deleteSubGroup deleteTopic"
+GRPC_PYTHON="ack change push fifo"
+GRPC_NODE="ack change push"
+# What they are from, as pip and npm name it.
+PYTHON_CLIENT=rocketmq-python-client==5.1.2
+NODE_CLIENT=rocketmq-client-nodejs@1.0.8
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/reput-interop.XXXXXX")
 children=()
@@ -166,6 +173,45 @@ part_mqadmin() {
     -t 90 mqadmin >"$work/mqadmin.java"
   count_lines "$work/mqadmin.java"
   stop_cleanly mqadmin
+  [ "$reput" != stock ] || stop "$namesrv_pid" KILL
+}
+# RocketMQ's own proxy before the name server and broker that run. $1: name
+proxy() {
+  grpc_port=$next_port; next_port=$((next_port + 10))
+  while listens "$grpc_port" || listens $((grpc_port + 1)); do grpc_port=$next_port; next_port=$((next_port + 10)); done
+  printf '{"rocketMQClusterName":"DefaultCluster","namesrvAddr":"127.0.0.1:%s","grpcServerPort":%s,"remotingListenPort":%s,"proxyMode":"CLUSTER"}\n' \
+    "$namesrv_port" "$grpc_port" $((grpc_port + 1)) >"$work/$1/proxy.json"
+  start "$work/$1/proxy.log" "$interop" stock-proxy "$work/$1/proxy.json"; proxy_pid=$started
+  await "$grpc_port" "$proxy_pid" 90 || { tail_of "$work/$1/proxy.log"; return 1; }
+}
+python_grpc() { # where to
+  [ -x "$1/bin/python" ] || { python3 -m venv "$1" && "$1/bin/pip" install -q "$PYTHON_CLIENT"; }
+}
+part_grpc() {
+  local dir=$work/grpc at topic=GRPC_$RANDOM group=GID_$RANDOM tools with=embedded
+  ports; conf grpc embedded
+  if [ "$reput" = stock ]; then with=stock; namesrv grpc-namesrv; echo "namesrvAddr=127.0.0.1:$namesrv_port" >>"$dir/broker.conf"; fi
+  broker grpc "$with" || { fail "grpc: the broker did not start"; return; }
+  mkdir -p "$work/home" "$dir/node"
+  python_grpc "$dir/venv" >"$dir/pip.log" 2>&1 || { fail "grpc: $PYTHON_CLIENT was not installed"; tail_of "$dir/pip.log"; }
+  (cd "$dir/node" && npm install --silent --no-audit --no-fund "$NODE_CLIENT") >"$dir/npm.log" 2>&1 || { fail "grpc: $NODE_CLIENT was not installed"; tail_of "$dir/npm.log"; }
+  cp "$here/grpc/clients.js" "$dir/node/"
+  proxy grpc || { fail "grpc: the proxy did not start"; return; }
+  at="-n 127.0.0.1:$namesrv_port -b 127.0.0.1:$broker_port"
+  for tools in "updateTopic $at -t ${topic}_PY" "updateTopic $at -t ${topic}_JS" "updateTopic $at -t ${topic}_FIFO -o true -a +message.type=FIFO" \
+    "updateSubGroup $at -g ${group}_FIFO -o true"; do
+    # shellcheck disable=SC2086
+    "$interop" stock-admin $tools >"$dir/admin.log" 2>&1 || tail_of "$dir/admin.log"
+  done
+  # shellcheck disable=SC2086
+  scenarios grpc python "py_" "$GRPC_PYTHON" env HOME="$work/home" timeout 400 "$dir/venv/bin/python" "$here/grpc/clients.py" "127.0.0.1:$grpc_port" \
+    "${topic}_PY" "${topic}_FIFO" "$group" "${group}_FIFO" $GRPC_PYTHON >"$work/grpc.python" & local a=$!
+  # shellcheck disable=SC2086
+  scenarios grpc node "js_" "$GRPC_NODE" env HOME="$work/home" timeout 400 node "$dir/node/clients.js" "127.0.0.1:$grpc_port" "${topic}_JS" "$group" $GRPC_NODE >"$work/grpc.node" & local b=$!
+  wait "$a" "$b" || true
+  count_lines "$work/grpc.python"; count_lines "$work/grpc.node"
+  stop "$proxy_pid" KILL
+  stop_cleanly grpc
   [ "$reput" != stock ] || stop "$namesrv_pid" KILL
 }
 # SIGTERM must end the broker soon, and end it well: the mark of an unclean stop is gone.
