@@ -97,7 +97,7 @@ impl Bench {
         assert_eq!(sent.code, response::SUCCESS, "{sent:?}");
         let offset: i64 = sent.fields.parse("queueOffset").unwrap();
         until("the message in its queue", || async {
-            let answer = self.call(Pull::new("G_SEEN", topic, queue, offset).command()).await;
+            let answer = self.call(Pull::new("TOOLS_CONSUMER", topic, queue, offset).command()).await;
             answer.code == response::SUCCESS
         })
         .await;
@@ -210,7 +210,12 @@ impl Held {
         let of = |name: &str, queue: &str| {
             let list = field(answer, name);
             let entry = list.split(';').find(|entry| entry.split(' ').nth(1) == Some(queue));
-            entry.unwrap_or_else(|| panic!("no queue {queue} in {list}")).split(' ').nth(2).unwrap().to_owned()
+            entry
+                .unwrap_or_else(|| panic!("no queue {queue} in {list}"))
+                .split(' ')
+                .nth(2)
+                .unwrap()
+                .to_owned()
         };
         let queue = got.queue_id.to_string();
         assert!(of("msgOffsetInfo", &queue).split(',').any(|at| at == got.queue_offset.to_string()));
@@ -551,7 +556,10 @@ async fn in_order_a_queue_is_closed_until_what_was_popped_is_acknowledged_or_vis
         async move { Popped::of(answer.await.unwrap()) }
     };
     let first = pop(&bench, 2, "1").await;
-    assert_eq!((first.bodies(), field(&first.answer, "reviveQid")), (vec!["a".into(), "b".into()], "999".into()));
+    assert_eq!(
+        (first.bodies(), field(&first.answer, "reviveQid")),
+        (vec!["a".into(), "b".into()], "999".into())
+    );
     assert_eq!(field(&first.answer, "orderCountInfo"), "0 0 0");
     assert_eq!(pop(&bench, 2, "2").await.answer.code, response::POLLING_TIMEOUT, "closed");
     assert_eq!(pop(&bench, 2, "1").await.bodies(), ["a", "b"], "the same try again");
@@ -711,7 +719,9 @@ async fn the_broker_assigns_queues_by_the_mode_that_was_set() {
     bench.call(heart_beat("G", "c1", "T", "*", 1)).await;
     call(&other, heart_beat("G", "c2", "T", "*", 1)).await;
     let entry = |queue: i32, mode: &str| {
-        format!(r#"{{"messageQueue":{{"brokerName":"broker-a","queueId":{queue},"topic":"T"}},"mode":"{mode}"}}"#)
+        format!(
+            r#"{{"messageQueue":{{"brokerName":"broker-a","queueId":{queue},"topic":"T"}},"mode":"{mode}"}}"#
+        )
     };
     let list = |entries: &[String]| format!(r#"{{"messageQueueAssignments":[{}]}}"#, entries.join(","));
     let pulled = |ids: &[i32]| list(&ids.iter().map(|id| entry(*id, "PULL")).collect::<Vec<_>>());
@@ -720,7 +730,8 @@ async fn the_broker_assigns_queues_by_the_mode_that_was_set() {
     assert_eq!(text(&bench.call(ask("c2", "BROADCASTING")).await), pulled(&[0, 1, 2, 3]));
     assert_eq!(bench.call(ask("c2", "OTHER")).await.code, response::INVALID_PARAMETER);
     let set = |topic: &str, mode: &str| {
-        let body = format!(r#"{{"consumerGroup":"G","mode":"{mode}","popShareQueueNum":8,"topic":"{topic}"}}"#);
+        let body =
+            format!(r#"{{"consumerGroup":"G","mode":"{mode}","popShareQueueNum":8,"topic":"{topic}"}}"#);
         Command::request(request::SET_MESSAGE_REQUEST_MODE).with_body(body)
     };
     for (topic, mode, code) in [
@@ -761,7 +772,13 @@ async fn every_bad_request_gets_rocketmq_s_code_and_the_broker_lives_on() {
     let good = &popped.messages[0];
     let pop = || bench.pop_command("T", 32);
     let reader = |code: i32| {
-        let asked = [("consumerGroup", "G"), ("topic", "T"), ("queueId", "-1"), ("maxMsgNums", "1"), ("pollTime", "0")];
+        let asked = [
+            ("consumerGroup", "G"),
+            ("topic", "T"),
+            ("queueId", "-1"),
+            ("maxMsgNums", "1"),
+            ("pollTime", "0"),
+        ];
         asked.iter().fold(Command::request(code), |cmd, (name, value)| cmd.with_field(name, value))
     };
     let (ack, change) = (request::ACK_MESSAGE, request::CHANGE_MESSAGE_INVISIBLETIME);
@@ -784,11 +801,21 @@ async fn every_bad_request_gets_rocketmq_s_code_and_the_broker_lives_on() {
         (good.request(change).with_field("invisibleTime", -1), response::INVALID_PARAMETER),
         (good.request(change), response::SYSTEM_ERROR),
         (Command::request(request::BATCH_ACK_MESSAGE), response::NO_MESSAGE),
-        (Command::request(request::BATCH_ACK_MESSAGE).with_body("{\"acks\":[]}".to_owned()), response::NO_MESSAGE),
+        (
+            Command::request(request::BATCH_ACK_MESSAGE).with_body("{\"acks\":[]}".to_owned()),
+            response::NO_MESSAGE,
+        ),
         (Command::request(request::BATCH_ACK_MESSAGE).with_body("{".to_owned()), response::SYSTEM_ERROR),
-        (Command::request(request::BATCH_ACK_MESSAGE).with_body("{\"acks\":[{\"c\":\"G\",\"t\":\"T\"}]}".to_owned()), response::MESSAGE_ILLEGAL),
+        (
+            Command::request(request::BATCH_ACK_MESSAGE)
+                .with_body("{\"acks\":[{\"c\":\"G\",\"t\":\"T\"}]}".to_owned()),
+            response::MESSAGE_ILLEGAL,
+        ),
         (Command::request(request::QUERY_ASSIGNMENT).with_body("[]".to_owned()), response::INVALID_PARAMETER),
-        (Command::request(request::SET_MESSAGE_REQUEST_MODE).with_body("x".to_owned()), response::SYSTEM_ERROR),
+        (
+            Command::request(request::SET_MESSAGE_REQUEST_MODE).with_body("{".to_owned()),
+            response::SYSTEM_ERROR,
+        ),
         (Command::request(request::POP_ROLLBACK), response::REQUEST_CODE_NOT_SUPPORTED),
     ];
     for code in [request::POP_MESSAGE, request::NOTIFICATION, request::PEEK_MESSAGE, request::POLLING_INFO] {

@@ -405,13 +405,23 @@ fn delete(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Co
     if broker.is_system_topic(name) {
         return Err(Refusal::new(response::INVALID_PARAMETER, format!("{name} is a topic of the system")));
     }
-    if broker.topics.remove(name, broker.clock.now()) {
+    let mut gone = vec![name.to_owned()];
+    // What was popped and not acknowledged goes with its topic.
+    for group in broker.offsets.groups_of(name) {
+        let retries = [names::pop_retry_topic(name, &group), names::pop_retry_topic_v2(name, &group)];
+        gone.extend(retries.into_iter().filter(|retry| broker.topics.contains(retry)));
+    }
+    let mut known = false;
+    for topic in &gone {
+        known |= broker.topics.remove(topic, broker.clock.now());
+        broker.offsets.remove_topic(topic);
+        broker.store.delete_topic(topic)?;
+    }
+    if known {
         broker.save_topics();
         drop(broker.register.all());
     }
-    broker.offsets.remove_topic(name);
-    broker.store.delete_topic(name)?;
-    tracing::info!(topic = name, "topic deleted by request");
+    tracing::info!(topics = ?gone, "topic deleted by request");
     Ok(cmd.reply(response::SUCCESS))
 }
 

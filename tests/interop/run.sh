@@ -175,10 +175,13 @@ part_mqadmin() {
   stop_cleanly mqadmin
   [ "$reput" != stock ] || stop "$namesrv_pid" KILL
 }
-# RocketMQ's own proxy before the name server and broker that run. $1: name
+# RocketMQ's own proxy before the name server and broker that run. $1: name, $2: its port, a free one without
 proxy() {
-  grpc_port=$next_port; next_port=$((next_port + 10))
-  while listens "$grpc_port" || listens $((grpc_port + 1)); do grpc_port=$next_port; next_port=$((next_port + 10)); done
+  grpc_port=${2:-}
+  while [ -z "$grpc_port" ] || listens "$grpc_port" || listens $((grpc_port + 1)); do
+    [ -z "${2:-}" ] || { echo "    ports $2 and $(($2 + 1)) must be free"; return 1; }
+    grpc_port=$next_port; next_port=$((next_port + 10))
+  done
   printf '{"rocketMQClusterName":"DefaultCluster","namesrvAddr":"127.0.0.1:%s","grpcServerPort":%s,"remotingListenPort":%s,"proxyMode":"CLUSTER"}\n' \
     "$namesrv_port" "$grpc_port" $((grpc_port + 1)) >"$work/$1/proxy.json"
   start "$work/$1/proxy.log" "$interop" stock-proxy "$work/$1/proxy.json"; proxy_pid=$started
@@ -187,11 +190,28 @@ proxy() {
 python_grpc() { # where to
   [ -x "$1/bin/python" ] || { python3 -m venv "$1" && "$1/bin/pip" install -q "$PYTHON_CLIENT"; }
 }
+# What is popped and not acknowledged when the broker is killed comes again: from ours, and from RocketMQ's own over
+# our directory.
+grpc_takeover() { # topic group
+  local dir=$work/grpc next half
+  for next in ours java; do
+    for half in hold regain; do
+      scenarios grpc "python-$next" "py_" "$half" env HOME="$work/home" timeout 400 "$dir/venv/bin/python" "$here/grpc/clients.py" "127.0.0.1:$grpc_port" \
+        "${1}_PY" "${1}_FIFO" "$2$next" "${2}_FIFO" "$half" >"$work/grpc.$next"
+      count_lines "$work/grpc.$next"
+      [ "$half" = hold ] || break
+      # So that the group's offset is on the disk.
+      sleep 7
+      stop "$broker_pid" KILL
+      if [ "$next" = java ]; then stock_broker grpc; else broker grpc stock; fi || { fail "grpc: the $next broker did not start"; return; }
+    done
+  done
+}
 part_grpc() {
-  local dir=$work/grpc at topic=GRPC_$RANDOM group=GID_$RANDOM tools with=embedded
-  ports; conf grpc embedded
-  if [ "$reput" = stock ]; then with=stock; namesrv grpc-namesrv; echo "namesrvAddr=127.0.0.1:$namesrv_port" >>"$dir/broker.conf"; fi
-  broker grpc "$with" || { fail "grpc: the broker did not start"; return; }
+  local dir=$work/grpc at topic=GRPC_$RANDOM group=GID_$RANDOM tools
+  ports; conf grpc "127.0.0.1:$namesrv_port"
+  namesrv grpc-namesrv || { fail "grpc: the name server did not start"; return; }
+  broker grpc stock || { fail "grpc: the broker did not start"; return; }
   mkdir -p "$work/home" "$dir/node"
   python_grpc "$dir/venv" >"$dir/pip.log" 2>&1 || { fail "grpc: $PYTHON_CLIENT was not installed"; tail_of "$dir/pip.log"; }
   (cd "$dir/node" && npm install --silent --no-audit --no-fund "$NODE_CLIENT") >"$dir/npm.log" 2>&1 || { fail "grpc: $NODE_CLIENT was not installed"; tail_of "$dir/npm.log"; }
@@ -210,9 +230,10 @@ part_grpc() {
   scenarios grpc node "js_" "$GRPC_NODE" env HOME="$work/home" timeout 400 node "$dir/node/clients.js" "127.0.0.1:$grpc_port" "${topic}_JS" "$group" $GRPC_NODE >"$work/grpc.node" & local b=$!
   wait "$a" "$b" || true
   count_lines "$work/grpc.python"; count_lines "$work/grpc.node"
+  grpc_takeover "$topic" "$group"
   stop "$proxy_pid" KILL
   stop_cleanly grpc
-  [ "$reput" != stock ] || stop "$namesrv_pid" KILL
+  stop "$namesrv_pid" KILL
 }
 # SIGTERM must end the broker soon, and end it well: the mark of an unclean stop is gone.
 stop_cleanly() {
@@ -328,7 +349,7 @@ received() { # language command...
 part_readme() {
   [ "$reput" != stock ] || { fail "readme: it is about our broker"; return; }
   build_client || { fail "readme: the client was not built"; return; }
-  local dir=$work/readme; mkdir -p "$dir/run" "$dir/java" "$dir/go" "$dir/jars"
+  local dir=$work/readme; mkdir -p "$dir/run" "$dir/java" "$dir/go"
   namesrv_port=9876; broker_port=10911
   if listens 9876 || listens 10911; then fail "readme: ports 9876 and 10911 must be free"; return; fi
   start "$dir/broker.log" env -C "$dir/run" "$reput"; broker_pid=$started
@@ -337,11 +358,12 @@ part_readme() {
   received java java -Duser.home="$work/home" -cp "$(cat "$work/classpath")" "$dir/java/Orders.java"
   cp "$(dirname "$interop")"/go/go.mod "$(dirname "$interop")"/go/go.sum "$dir/go/"; snippet go >"$dir/go/main.go"
   received go go -C "$dir/go" run .
-  local jar; tr ':' '\n' <"$work/classpath" | while read -r jar; do ln -sf "$jar" "$dir/jars/"; done
   snippet python >"$dir/orders.py"
-  if python3 -m venv "$dir/venv" && "$dir/venv/bin/pip" install -q jpype1; then
-    received python env ROCKETMQ_JARS="$dir/jars/*" "$dir/venv/bin/python" "$dir/orders.py"
-  else fail "readme python: jpype1 was not installed"; fi
+  if python_grpc "$dir/venv" >"$dir/pip.log" 2>&1 && "$interop" stock-admin updateTopic -n 127.0.0.1:9876 -c DefaultCluster -t orders-py >"$dir/admin.log" 2>&1 &&
+    proxy readme 8081; then
+    received python env HOME="$work/home" "$dir/venv/bin/python" "$dir/orders.py"
+    stop "$proxy_pid" KILL
+  else fail "readme python: no client, topic or proxy"; tail_of "$dir/pip.log"; tail_of "$dir/admin.log"; fi
   # Ctrl-C, as the README says.
   stop "$broker_pid" INT
   if [ -d "$dir/run/store/commitlog" ] && [ ! -e "$dir/run/store/abort" ] && ! listens 10911; then pass "readme: Ctrl-C stops it cleanly"

@@ -9,11 +9,11 @@ use super::{
     admission::{InHand, bounds},
     check_point::{Acks, Key, Record},
     extra_info::{ExtraInfo, ORDER_QUEUE, topic_of},
+    log::{answer, put},
     order::{Acked, Place},
-    receive::put,
 };
 use crate::{
-    broker::{Broker, Refusal, json::Json, names, send::put_code},
+    broker::{Broker, Refusal, json::Json, names},
     remoting::{Command, Connection, codes::response},
     store::Appended,
 };
@@ -31,33 +31,6 @@ pub(super) fn one(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
 pub(super) fn batch(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
     let stored = ack_batch(broker, &cmd);
     answer(conn, &cmd, stored, cmd.reply(response::SUCCESS));
-}
-
-/// Sends `reply` when what was stored is durable.
-pub(super) fn answer(
-    conn: &Arc<Connection>,
-    cmd: &Command,
-    stored: Result<Option<Appended<'_>>, Refusal>,
-    reply: Command,
-) {
-    let stored = match stored {
-        Ok(Some(stored)) => stored,
-        Ok(None) => return Broker::reply(conn, cmd, Ok(reply)),
-        Err(refusal) => return Broker::reply(conn, cmd, Err(refusal)),
-    };
-    let (conn, oneway) = (Arc::clone(conn), cmd.is_oneway());
-    stored.on_durable(move |result| {
-        let reply = match result {
-            Ok(_) => reply,
-            Err(error) => {
-                let code = put_code(error.put_status()).0;
-                Command::response(code, reply.opaque).with_remark(error.to_string())
-            }
-        };
-        if !oneway {
-            conn.send(reply);
-        }
-    });
 }
 
 fn ack<'a>(broker: &'a Arc<Broker>, cmd: &Command) -> Result<Option<Appended<'a>>, Refusal> {
@@ -123,10 +96,10 @@ fn ack_batch<'a>(broker: &'a Arc<Broker>, cmd: &Command) -> Result<Option<Append
     if acks.is_empty() {
         return Err(none());
     }
-    let mut records = Vec::new();
     let mut room = MAX_ACKS;
-    for json in acks {
-        let part = Part::read(json, broker.config.revive_queues, &mut room)?;
+    let parts = acks.iter().map(|json| Part::read(json, broker.config.revive_queues, &mut room));
+    let mut records = Vec::new();
+    for part in parts.collect::<Result<Vec<_>, _>>()? {
         records.extend(part.note(broker)?);
     }
     put(broker, &records)

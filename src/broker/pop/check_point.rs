@@ -1,15 +1,10 @@
 //! The records of the revive topic: check points, acknowledgements and batches of them, as JSON (FORMAT.md, "Revive
 //! topic").
 //!
-//! Pure but for [`Record::message`], which names a queue of the store. A check point says which messages of a queue
+//! Pure. A check point says which messages of a queue
 //! were popped together; an acknowledgement names its check point by [`Key`].
 
-use crate::{
-    Message,
-    broker::{Broker, json::Json, names},
-    error::Result,
-    format::properties,
-};
+use crate::broker::{json::Json, names};
 
 /// Tags of the records.
 pub(super) mod tag {
@@ -20,6 +15,9 @@ pub(super) mod tag {
 
 /// Messages in one check point; as many as `n` and `bm` can count.
 pub(super) const MAX_MESSAGES: usize = 32;
+
+/// No queue is that long; offsets after a start below it can be added up.
+const MAX_START: i64 = 1 << 62;
 
 /// What tells check points apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,7 +45,7 @@ impl Key {
             start: int("so", "startOffset")?,
             pop_time: int("pt", "popTime")?,
         };
-        (key.queue >= 0 && key.start >= 0).then_some(key)
+        (key.queue >= 0 && (0..MAX_START).contains(&key.start)).then_some(key)
     }
 }
 
@@ -172,10 +170,12 @@ impl Acks {
 /// A record on its way into the revive topic.
 #[derive(Debug)]
 pub(super) struct Record {
-    queue: i32,
-    tag: &'static str,
-    unique: String,
-    body: String,
+    /// The queue of the revive topic.
+    pub(super) queue: i32,
+    pub(super) tag: &'static str,
+    /// The message's unique key.
+    pub(super) unique: String,
+    pub(super) body: String,
 }
 
 impl Record {
@@ -194,20 +194,6 @@ impl Record {
             unique: acks.key.unique(offset, broker, tag::ACK),
             body: acks.json(broker, batch).compact(),
         }
-    }
-
-    /// The message to put.
-    pub(super) fn message<'a>(&'a self, broker: &Broker) -> Result<Message<'a>> {
-        let topic = broker.pop.revive.topic();
-        // RocketMQ takes the latest of these times for how late it is in this topic. Its own records come here through
-        // the timer when they are due, ours at once.
-        let now = broker.clock.now().get().to_string();
-        Ok(Message::new(broker.store.queue(topic, self.queue)?, self.body.as_bytes())
-            .tags(self.tag)
-            .property(properties::UNIQ_KEY, &self.unique)
-            .property(properties::TIMER_DELIVER_MS, &now)
-            .born_host(broker.store_host)
-            .store_host(broker.store_host))
     }
 }
 
@@ -267,6 +253,7 @@ mod tests {
             "{}",
             r#"{"c":"g","t":"../t","q":0,"so":0,"pt":1,"it":1,"n":1,"d":[0]}"#,
             r#"{"c":"g","t":"t","q":-1,"so":0,"pt":1,"it":1,"n":1,"d":[0]}"#,
+            r#"{"c":"g","t":"t","q":0,"so":9223372036854775807,"pt":1,"it":1,"n":2}"#,
             r#"{"c":"g","t":"t","q":0,"so":0,"pt":1,"it":1,"n":33}"#,
             r#"{"c":"g","t":"t","q":0,"so":0,"pt":1,"it":1,"n":1,"d":[-1]}"#,
         ] {

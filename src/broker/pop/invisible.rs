@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use super::{
-    ack::{answer, record_of},
+    ack::record_of,
     admission::InHand,
     check_point::{CheckPoint, Key, Record},
     extra_info::{ExtraInfo, ORDER_QUEUE},
+    log::{answer, put},
     order::Place,
-    receive::put,
 };
 use crate::{
     broker::{Broker, Refusal},

@@ -20,8 +20,8 @@ use crate::{
     types::QueueOffset,
 };
 
-/// The longest wait that a client may ask for.
-const MAX_POLL_MS: i64 = 600_000;
+/// The longest wait that a client may ask for, in milliseconds.
+pub(super) const MAX_POLL_MS: i64 = 600_000;
 
 /// Who would pop what.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +69,27 @@ pub(super) fn has_message(broker: &Broker, reading: &Reading<'_>, attempt: Optio
             || in_topic(&names::pop_retry_topic_v2(topic, group))))
 }
 
+/// When the first of the queues that give nothing now, since their order is kept, gives something again.
+pub(super) fn next_shown(
+    broker: &Broker,
+    reading: &Reading<'_>,
+    attempt: Option<&str>,
+    invisible: i64,
+) -> Option<i64> {
+    let Reading { topic, group, queue, order } = *reading;
+    let now = broker.clock.now().get();
+    let queues = broker.topics.get(topic).map_or(0, |topic| topic.read_queues);
+    let all = if queue < 0 { 0..queues } else { queue..queue.saturating_add(1) };
+    let hidden =
+        |queue| broker.pop.orders.hidden_until(Place { topic, group, queue }, attempt, now, invisible);
+    if order { all.filter_map(hidden).min() } else { None }
+}
+
+/// Monotonic time in so many milliseconds.
+pub(super) fn in_ms(broker: &Broker, ms: i64) -> Duration {
+    broker.clock.monotonic() + Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
 /// NOTIFICATION: whether a pop would find something, at once or as soon as it does.
 pub(super) fn notify(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
     notify_on(broker, conn, cmd, Visit::First);
@@ -77,26 +98,20 @@ pub(super) fn notify(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command)
 /// [`notify`], also for those that waited.
 pub(super) fn notify_on(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command, visit: Visit) {
     match looked(broker, &cmd, visit) {
-        Ok((true, _)) | Ok((false, None)) | Err(_) if cmd.is_oneway() => {}
-        Ok((found, None)) => Broker::reply(conn, &cmd, Ok(told(&cmd, found, false))),
-        Ok((_, Some(time))) => {
-            let deadline = broker.clock.monotonic() + time;
-            let (topic, group) = match Reading::read(&cmd) {
-                Ok(reading) => (reading.topic.to_owned(), reading.group.to_owned()),
-                Err(refusal) => return Broker::reply(conn, &cmd, Err(refusal)),
-            };
-            let queue = cmd.fields.parse_or("queueId", -1).unwrap_or(-1);
+        Ok(Looked::Answer(found)) => Broker::reply(conn, &cmd, Ok(told(&cmd, found, false))),
+        Ok(Looked::Wait { topic, group, queue, left, shown }) => {
             let waiter = Waiter {
                 conn: Arc::clone(conn),
                 cmd,
                 kind: Kind::Notification,
                 queue,
-                deadline,
-                look_at: deadline,
+                deadline: in_ms(broker, left),
+                look_at: in_ms(broker, shown.min(left)),
                 filter: TagFilter::default(),
             };
             match broker.pop.hold.put(&topic, &group, waiter) {
                 Err(waiter) => Broker::reply(conn, &waiter.cmd, Ok(told(&waiter.cmd, false, true))),
+                // Something may have come before it could be found. A second look is not followed by a third.
                 Ok(id) if visit == Visit::First => {
                     let reading = Reading { topic: &topic, group: &group, queue, order: false };
                     if has_message(broker, &reading, None)
@@ -116,20 +131,38 @@ fn told(cmd: &Command, found: bool, full: bool) -> Command {
     cmd.reply(response::SUCCESS).with_field("hasMsg", found).with_field("pollingFull", full)
 }
 
-/// Whether there is something, and how long to wait when there is not.
-fn looked(broker: &Arc<Broker>, cmd: &Command, visit: Visit) -> Result<(bool, Option<Duration>), Refusal> {
+/// What a notification comes to.
+enum Looked {
+    Answer(bool),
+    Wait {
+        topic: String,
+        group: String,
+        queue: i32,
+        /// Milliseconds until it is answered in any case.
+        left: i64,
+        /// Milliseconds until a queue that is closed now gives something.
+        shown: i64,
+    },
+}
+
+fn looked(broker: &Arc<Broker>, cmd: &Command, visit: Visit) -> Result<Looked, Refusal> {
     let reading = Reading::read(cmd)?;
     let now = broker.clock.now().get();
     let poll: i64 = cmd.fields.parse("pollTime")?;
     let born = born(cmd, now)?;
     admission::broker_readable(broker)?;
     admission::reader(broker, reading.topic, reading.group, reading.queue)?;
-    if has_message(broker, &reading, cmd.fields.get("attemptId")) {
-        return Ok((true, None));
+    let attempt = cmd.fields.get("attemptId");
+    if has_message(broker, &reading, attempt) {
+        return Ok(Looked::Answer(true));
     }
     let left = born.saturating_add(poll.min(MAX_POLL_MS)).saturating_sub(now).min(MAX_POLL_MS);
-    let wait = visit != Visit::Last && poll > 0 && left > 0;
-    Ok((false, wait.then(|| Duration::from_millis(u64::try_from(left).unwrap_or(0)))))
+    if visit == Visit::Last || poll <= 0 || left <= 0 {
+        return Ok(Looked::Answer(false));
+    }
+    let shown = next_shown(broker, &reading, attempt, 0).map_or(left, |at| at.saturating_sub(now));
+    let (topic, group) = (reading.topic.to_owned(), reading.group.to_owned());
+    Ok(Looked::Wait { topic, group, queue: reading.queue, left, shown })
 }
 
 /// PEEK_MESSAGE: what a pop would find, left where it is.

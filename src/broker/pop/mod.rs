@@ -12,6 +12,7 @@
 //! order          popping in order
 //! revive         giving again what is due, from the revive topic
 //! check_point, extra_info   what is written and sent
+//! log            writing it
 //! ```
 
 mod ack;
@@ -21,6 +22,7 @@ mod check_point;
 mod extra_info;
 mod hold;
 mod invisible;
+mod log;
 mod look;
 mod order;
 mod receive;

@@ -5,10 +5,7 @@
 //! at a time. The check points are put before the group moves on, and the answer goes out when they are as durable as
 //! the store promises. What finds nothing waits in the hold.
 
-use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 
@@ -17,7 +14,8 @@ use super::{
     check_point::{CheckPoint, Key, MAX_MESSAGES, Record},
     extra_info::{ExtraInfo, List, ORDER_QUEUE, Offsets},
     hold::{Kind, Waiter},
-    look,
+    log,
+    look::{self, MAX_POLL_MS, in_ms},
     order::{Place, Popped},
 };
 use crate::{
@@ -25,10 +23,8 @@ use crate::{
     broker::{
         Broker, Refusal, names,
         property_text::{POP_CHECK, rewritten},
-        send::put_code,
         topics::TopicConfig,
     },
-    error::Result as StoreResult,
     format::{
         message::{Draft, Limits, Place as RecordPlace, Record as StoredRecord},
         properties,
@@ -39,8 +35,6 @@ use crate::{
     types::QueueOffset,
 };
 
-/// The longest wait that a client may ask for.
-const MAX_POLL_MS: i64 = 600_000;
 /// Milliseconds that a request may be late.
 const LATE: i64 = 500;
 /// `initMode`: a new group starts at the first message.
@@ -81,10 +75,6 @@ impl<'a> Header<'a> {
             order: fields.parse_or("order", false)?,
             attempt: fields.get("attemptId").filter(|attempt| !attempt.is_empty()),
         })
-    }
-
-    const fn place(&self, queue: i32) -> Place<'a> {
-        Place { topic: self.topic, group: self.group, queue }
     }
 }
 
@@ -141,7 +131,7 @@ pub(super) fn answer(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command,
             wake_next(broker, &cmd);
         }
         let reply = taken.reply(cmd.reply(response::SUCCESS)).with_remark("FOUND").with_body(taken.body);
-        return send_when_durable(conn, &cmd, reply, taken.stored);
+        return log::answer(conn, &cmd, Ok(taken.stored), reply);
     }
     let reply = taken.reply(cmd.reply(response::POLLING_TIMEOUT)).with_remark("NO_MESSAGE_IN_QUEUE");
     wait(broker, conn, cmd, reply, filter, visit);
@@ -157,23 +147,6 @@ fn wake_next(broker: &Arc<Broker>, cmd: &Command) {
         let broker = Arc::clone(broker);
         broker.runtime.clone().spawn(async move { super::serve_again(&broker, next, Visit::Woken) });
     }
-}
-
-/// Sends the answer when the last check point is durable, or at once when there is none.
-fn send_when_durable(conn: &Arc<Connection>, cmd: &Command, reply: Command, stored: Option<Appended<'_>>) {
-    let Some(stored) = stored else { return Broker::reply(conn, cmd, Ok(reply)) };
-    let (conn, oneway) = (Arc::clone(conn), cmd.is_oneway());
-    stored.on_durable(move |result| {
-        let reply = match result {
-            Ok(_) => reply,
-            Err(error) => {
-                Command::response(put_code(error.put_status()).0, reply.opaque).with_remark(error.to_string())
-            }
-        };
-        if !oneway {
-            conn.send(reply);
-        }
-    });
 }
 
 /// Holds a pop that found nothing until a message comes, or sends `reply`.
@@ -194,13 +167,13 @@ fn wait(
     let left = left.min(MAX_POLL_MS);
     let (topic, group, queue) = (header.topic.to_owned(), header.group.to_owned(), header.queue);
     let (order, attempt) = (header.order, header.attempt.map(str::to_owned));
-    let shown = if header.order { next_shown(broker, &header, now) } else { None };
-    let until = |ms: i64| broker.clock.monotonic() + Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+    let reading = look::Reading { topic: &topic, group: &group, queue, order };
+    let shown = look::next_shown(broker, &reading, header.attempt, header.invisible);
     let waiter = Waiter {
         kind: Kind::Pop,
         queue,
-        deadline: until(left),
-        look_at: until(shown.map_or(left, |at| at.saturating_sub(now).clamp(0, left))),
+        deadline: in_ms(broker, left),
+        look_at: in_ms(broker, shown.map_or(left, |at| at.saturating_sub(now).min(left))),
         filter,
         conn: Arc::clone(conn),
         cmd,
@@ -213,7 +186,6 @@ fn wait(
         // Whoever takes it out meanwhile answers it. A second look is not followed by a third, so that what can never
         // be read makes no circle.
         Ok(id) if visit == Visit::First => {
-            let reading = look::Reading { topic: &topic, group: &group, queue, order };
             if look::has_message(broker, &reading, attempt.as_deref())
                 && let Some(waiter) = broker.pop.hold.take(&topic, &group, id)
             {
@@ -222,17 +194,6 @@ fn wait(
         }
         Ok(_) => {}
     }
-}
-
-/// When the first of the queues that give nothing now, since their order is kept, gives something again.
-fn next_shown(broker: &Broker, header: &Header<'_>, now: i64) -> Option<i64> {
-    let queues = broker.topics.get(header.topic).map_or(0, |topic| topic.read_queues);
-    let all = if header.queue < 0 { 0..queues } else { header.queue..header.queue.saturating_add(1) };
-    let hidden = |queue| {
-        let place = header.place(queue);
-        broker.pop.orders.hidden_until(place, header.attempt, now, header.invisible)
-    };
-    all.filter_map(hidden).min()
 }
 
 /// What a pop came to.
@@ -514,23 +475,12 @@ impl<'a> Pop<'a, '_> {
         let (broker, queue) = (self.broker, self.taken.revive_queue);
         let records: Vec<_> =
             self.check_points.iter().map(|of| Record::check_point(queue, of, &broker.config.name)).collect();
-        self.taken.stored = put(broker, &records)?;
+        self.taken.stored = log::put(broker, &records)?;
         for (topic, queue, next) in self.moves {
             broker.offsets.commit(self.header.group, &topic, queue, next);
         }
         Ok(self.taken)
     }
-}
-
-/// Puts records to the revive topic, all or none; the last one tells when they are durable.
-pub(super) fn put<'a>(broker: &'a Broker, records: &[Record]) -> Result<Option<Appended<'a>>, Refusal> {
-    let messages = records.iter().map(|record| record.message(broker)).collect::<StoreResult<Vec<_>>>();
-    let stored = messages.and_then(|messages| match messages.as_slice() {
-        [] => Ok(None),
-        [one] => broker.store.put(one).map(Some),
-        several => broker.store.put_batch(several).map(|all| all.into_iter().next_back()),
-    });
-    stored.map_err(|error| Refusal::new(put_code(error.put_status()).0, error.to_string()))
 }
 
 /// Where a group pops a queue next. A reset that waits is taken; a new group gets a place of its own.

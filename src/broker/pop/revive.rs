@@ -15,7 +15,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -30,7 +29,7 @@ use crate::{
     format::properties,
     message::{GetStatus, StoredMessage},
     store::{GetRequest, Store},
-    types::QueueOffset,
+    types::{PhysicalOffset, QueueOffset},
 };
 
 /// When a message was popped first.
@@ -41,8 +40,6 @@ const ORIGIN_GROUP: &str = "ORIGIN_GROUP";
 const BATCH: usize = 256;
 /// Reads of one queue in one turn.
 const ROUNDS: usize = 256;
-/// How long a turn waits for the queues to have what was put.
-const DISPATCH: Duration = Duration::from_millis(500);
 
 /// One queue of the revive topic.
 #[derive(Debug, Default)]
@@ -59,6 +56,8 @@ struct Queue {
 #[derive(Debug)]
 struct Queues {
     each: Vec<Queue>,
+    /// A time, and the end of the log then: what is due by that time is given again once the queues reach that end.
+    mark: Option<(i64, PhysicalOffset)>,
     stopped: bool,
 }
 
@@ -76,7 +75,7 @@ impl Revive {
         let each = (0..config.revive_queues).map(|_| Queue::default()).collect();
         Self {
             topic: format!("{}{}", names::REVIVE_PREFIX, config.cluster),
-            queues: Mutex::new(Queues { each, stopped: false }),
+            queues: Mutex::new(Queues { each, mark: None, stopped: false }),
             count: AtomicUsize::new(0),
         }
     }
@@ -102,9 +101,14 @@ impl Revive {
         if queues.stopped {
             return;
         }
-        let now = broker.clock.now().get();
         // An acknowledgement that was answered is in the log, but perhaps not in its queue yet.
-        let all_there = broker.store.wait_dispatched(DISPATCH).unwrap_or(false);
+        let now = broker.clock.now().get();
+        let status = broker.store.status();
+        let (now, end) = *queues.mark.get_or_insert((now, status.max_offset));
+        let all_there = status.dispatched_offset >= end;
+        if all_there {
+            queues.mark = None;
+        }
         for (id, queue) in (0..).zip(&mut queues.each) {
             if let Err(error) = queue.turn(broker, &self.topic, id, now, all_there) {
                 tracing::warn!(queue = id, %error, "popped messages are not given again, trying on");
