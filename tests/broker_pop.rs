@@ -468,23 +468,17 @@ async fn a_pop_that_finds_nothing_waits_for_a_message_for_a_retry_and_for_its_ti
 async fn a_stop_answers_the_pops_that_wait_and_more_than_allowed_do_not_wait() {
     let bench = Bench::start(|config| config.pop_held_each = 1).await;
     bench.topic("T", 1).await;
-    let (first, second) = (bench.broker.client().await, bench.broker.client().await);
+    let waiting = bench.broker.client().await;
     let long = || bench.pop_command("T", 32).with_field("pollTime", MINUTE);
-    let one = first.connection().call(long(), WAIT);
-    let other = second.connection().call(long(), WAIT);
-    let (mut one, mut other) = (Box::pin(one), Box::pin(other));
-    // One of them waits, the other one is turned away.
-    let full = tokio::select! {
-        answer = &mut one => answer,
-        answer = &mut other => answer,
+    let held = waiting.connection().call(long(), WAIT);
+    let info = || {
+        let asked = Command::request(request::POLLING_INFO).with_field("consumerGroup", "G");
+        asked.with_field("topic", "T").with_field("queueId", -1)
     };
-    assert_eq!(full.unwrap().code, response::POLLING_FULL);
+    until("one pop waits", || async { field(&bench.call(info()).await, "pollingNum") == "1" }).await;
+    assert_eq!(bench.call(long()).await.code, response::POLLING_FULL);
     bench.broker.stop().await;
-    let rest = tokio::select! {
-        answer = one, if !first.is_closed() => answer.map(|answer| answer.code),
-        answer = other => answer.map(|answer| answer.code),
-    };
-    assert!(matches!(rest, Ok(response::POLLING_TIMEOUT) | Err(_)), "{rest:?}");
+    assert_eq!(held.await.unwrap().code, response::POLLING_TIMEOUT);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -638,17 +632,28 @@ async fn check_points_and_acknowledgements_outlive_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pop_takes_the_tags_it_asks_for_and_passes_over_the_others() {
+async fn a_pop_takes_what_it_asks_for_and_passes_over_the_rest() {
     let bench = Bench::start(|_| {}).await;
     bench.topic("T", 1).await;
-    for (body, tag) in [("a", "A"), ("b", "B"), ("c", "C")] {
-        bench.send("T", 0, body, &format!("TAGS\x01{tag}\x02")).await;
+    for (body, tag, price) in [("a", "A", 1), ("b", "B", 5), ("c", "C", 9)] {
+        bench.send("T", 0, body, &format!("TAGS\x01{tag}\x02price\x01{price}\x02")).await;
     }
-    let tagged = bench.pop_command("T", 32).with_field("exp", "A || C");
-    assert_eq!(Popped::of(bench.call(tagged).await).bodies(), ["a", "c"]);
+    let by = |group: &str, kind: &str, expression: &str| {
+        let pop = bench.pop_command("T", 32).with_field("consumerGroup", group);
+        pop.with_field("expType", kind).with_field("exp", expression)
+    };
+    assert_eq!(Popped::of(bench.call(by("G", "TAG", "A || C")).await).bodies(), ["a", "c"]);
     assert_eq!(bench.offset("G", "T", 0).await, Some(3));
-    let other = bench.pop_command("T", 32).with_field("exp", "price > 3 AND").with_field("expType", "SQL92");
-    assert_eq!(bench.call(other).await.code, response::SUBSCRIPTION_PARSE_FAILED);
+    assert_eq!(Popped::of(bench.call(by("H", "SQL92", "price BETWEEN 2 AND 8")).await).bodies(), ["b"]);
+    for (kind, bad) in [("SQL92", "price > 3 AND"), ("OTHER", "x")] {
+        assert_eq!(bench.call(by("H", kind, bad)).await.code, response::SUBSCRIPTION_PARSE_FAILED, "{bad}");
+    }
+    // One that waits is woken by what it asks for.
+    let waiting = bench.broker.client().await;
+    let held = waiting.connection().call(by("H", "SQL92", "price > 3").with_field("pollTime", MINUTE), WAIT);
+    bench.send("T", 0, "d", "price\x012\x02").await;
+    bench.send("T", 0, "e", "price\x014\x02").await;
+    assert_eq!(Popped::of(held.await.unwrap()).bodies(), ["e"]);
     bench.broker.stop().await;
 }
 

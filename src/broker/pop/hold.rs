@@ -19,10 +19,9 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    Filter, TagFilter,
-    broker::names,
+    broker::{names, selection::Selection},
     remoting::{Command, Connection},
-    types::TagsCode,
+    reput::Arrival,
 };
 
 /// What a waiting request is.
@@ -44,7 +43,7 @@ pub(super) struct Waiter {
     pub(super) deadline: Duration,
     /// Monotonic time at which to look again without a message.
     pub(super) look_at: Duration,
-    pub(super) filter: TagFilter,
+    pub(super) filter: Selection,
 }
 
 impl Waiter {
@@ -117,7 +116,8 @@ impl PopHold {
     }
 
     /// A message arrived: takes out those that it wakes.
-    pub(super) fn arrived(&self, topic: &str, queue: i32, tags: TagsCode) -> Vec<Waiter> {
+    pub(super) fn arrived(&self, arrival: &Arrival<'_>) -> Vec<Waiter> {
+        let topic = arrival.topic;
         if self.count.load(Ordering::SeqCst) == 0 {
             return Vec::new();
         }
@@ -126,12 +126,12 @@ impl PopHold {
             topic.starts_with(names::RETRY_PREFIX).then(|| inner.retries.get(topic).cloned()).flatten();
         let mut woken = Vec::new();
         if let Some((topic, group)) = &retry {
-            inner.wake(topic, group, -1, tags, &mut woken);
+            inner.wake(topic, group, -1, arrival, &mut woken);
         }
         let groups: Vec<String> =
             inner.topics.get(topic).map(|groups| groups.keys().cloned().collect()).unwrap_or_default();
         for group in groups {
-            inner.wake(topic, &group, queue, tags, &mut woken);
+            inner.wake(topic, &group, arrival.queue_id.get(), arrival, &mut woken);
         }
         self.count.fetch_sub(woken.len(), Ordering::SeqCst);
         woken
@@ -220,7 +220,7 @@ impl PopHold {
 
 impl Inner {
     /// Takes out the first pop and the first notification of a group that a message is for.
-    fn wake(&mut self, topic: &str, group: &str, queue: i32, tags: TagsCode, woken: &mut Vec<Waiter>) {
+    fn wake(&mut self, topic: &str, group: &str, queue: i32, arrival: &Arrival<'_>, woken: &mut Vec<Waiter>) {
         let Some(waiting) = self.topics.get_mut(topic).and_then(|groups| groups.get_mut(group)) else {
             return;
         };
@@ -230,7 +230,7 @@ impl Inner {
                 waiter.kind == kind
                     && waiter.asks_for(queue)
                     && !waiter.conn.is_closed()
-                    && waiter.filter.by_queue_entry(tags, None)
+                    && waiter.filter.wants(arrival)
             };
             if let Some(entry) = waiting.iter().position(fits).and_then(|at| waiting.remove(at)) {
                 woken.push(entry.waiter);
@@ -257,22 +257,42 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::hash;
+    use crate::{
+        TagFilter,
+        format::{hash, properties::Properties},
+        types::{QueueId, QueueOffset, StoreTimestamp},
+    };
 
     fn waiter(opaque: i32, kind: Kind, queue: i32, tags: &str) -> Waiter {
         let mut cmd = Command::request(0);
         cmd.opaque = opaque;
         let conn = Connection::detached(1, "127.0.0.1:1".parse().unwrap());
         let time = Duration::from_secs(10);
-        Waiter { conn, cmd, kind, queue, deadline: time, look_at: time, filter: TagFilter::parse(tags) }
+        Waiter {
+            conn,
+            cmd,
+            kind,
+            queue,
+            deadline: time,
+            look_at: time,
+            filter: Selection::Tags(TagFilter::parse(tags)),
+        }
     }
 
     fn numbers(woken: &[Waiter]) -> Vec<i32> {
         woken.iter().map(|waiter| waiter.cmd.opaque).collect()
     }
 
-    fn code(tag: &str) -> TagsCode {
-        hash::tags_code(Some(tag))
+    /// A message with tag A in queue 0.
+    fn arrival(topic: &str) -> Arrival<'_> {
+        Arrival {
+            topic,
+            queue_id: QueueId(0),
+            queue_offset: QueueOffset(0),
+            tags_code: hash::tags_code(Some("A")),
+            store_timestamp: StoreTimestamp(0),
+            properties: Properties::new(b""),
+        }
     }
 
     #[test]
@@ -288,12 +308,12 @@ mod tests {
         ] {
             hold.put("t", group, waiter(n, kind, queue, tags)).unwrap();
         }
-        assert!(hold.arrived("u", 0, code("A")).is_empty());
-        let mut woken = numbers(&hold.arrived("t", 0, code("A")));
+        assert!(hold.arrived(&arrival("u")).is_empty());
+        let mut woken = numbers(&hold.arrived(&arrival("t")));
         woken.sort_unstable();
         assert_eq!(woken, [3, 5, 6]);
-        assert_eq!(numbers(&hold.arrived("t", 0, code("A"))), [4]);
-        assert!(hold.arrived("t", 0, code("A")).is_empty());
+        assert_eq!(numbers(&hold.arrived(&arrival("t"))), [4]);
+        assert!(hold.arrived(&arrival("t")).is_empty());
         assert_eq!(hold.waiting("t", "g", -1), 1);
         assert_eq!(hold.next_pop("t", "g", 3).unwrap().cmd.opaque, 1);
     }
@@ -304,9 +324,9 @@ mod tests {
         for n in [1, 2] {
             hold.put("t", "g", waiter(n, Kind::Pop, 2, "*")).unwrap();
         }
-        assert!(hold.arrived("%RETRY%h_t", 0, code("A")).is_empty());
-        assert_eq!(numbers(&hold.arrived("%RETRY%g_t", 0, code("A"))), [1]);
-        assert_eq!(numbers(&hold.arrived("%RETRY%g+t", 0, code("A"))), [2]);
+        assert!(hold.arrived(&arrival("%RETRY%h_t")).is_empty());
+        assert_eq!(numbers(&hold.arrived(&arrival("%RETRY%g_t"))), [1]);
+        assert_eq!(numbers(&hold.arrived(&arrival("%RETRY%g+t"))), [2]);
         let inner = hold.inner.lock();
         assert!(inner.topics.is_empty() && inner.retries.is_empty(), "nothing is left behind");
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     TagFilter,
-    broker::{Broker, Refusal, names},
+    broker::{Broker, Refusal, names, selection::Selection},
     message::GetStatus,
     remoting::{Body, Command, Connection, codes::response},
     store::GetRequest,
@@ -107,7 +107,7 @@ pub(super) fn notify_on(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Comma
                 queue,
                 deadline: in_ms(broker, left),
                 look_at: in_ms(broker, shown.min(left)),
-                filter: TagFilter::default(),
+                filter: Selection::Tags(TagFilter::default()),
             };
             match broker.pop.hold.put(&topic, &group, waiter) {
                 Err(waiter) => Broker::reply(conn, &waiter.cmd, Ok(told(&waiter.cmd, false, true))),

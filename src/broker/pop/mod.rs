@@ -118,7 +118,7 @@ pub(super) fn start(broker: &Arc<Broker>) {
     let weak = Arc::downgrade(broker);
     broker.store.on_arrival(Arc::new(move |arrival| {
         let Some(broker) = weak.upgrade() else { return };
-        let woken = broker.pop.hold.arrived(arrival.topic, arrival.queue_id.get(), arrival.tags_code);
+        let woken = broker.pop.hold.arrived(arrival);
         if !woken.is_empty() {
             // Not on the dispatcher's thread: it has other messages to pass on.
             broker.runtime.clone().spawn(async move { serve_all(&broker, woken, Visit::Woken) });

@@ -21,8 +21,9 @@ use super::{
 use crate::{
     TagFilter,
     broker::{
-        Broker, Refusal, names,
+        Broker, Refusal, filters, names,
         property_text::{POP_CHECK, rewritten},
+        selection::Selection,
         topics::TopicConfig,
     },
     format::{
@@ -155,7 +156,7 @@ fn wait(
     conn: &Arc<Connection>,
     cmd: Command,
     mut reply: Command,
-    filter: TagFilter,
+    filter: Selection,
     visit: Visit,
 ) {
     let now = broker.clock.now().get();
@@ -231,7 +232,7 @@ fn pop<'a>(
     header: &Header<'_>,
     now: i64,
     visit: Visit,
-) -> Result<(TagFilter, Taken<'a>), Refusal> {
+) -> Result<(Selection, Taken<'a>), Refusal> {
     let refuse = |code, remark: &str| Err(Refusal::new(code, remark));
     if visit == Visit::First && now.saturating_sub(header.born).saturating_sub(header.poll_ms) > LATE {
         return refuse(response::POLLING_TIMEOUT, "the request came when its time was up");
@@ -288,20 +289,20 @@ fn revive_queue(broker: &Broker, turn: usize) -> i32 {
     i32::try_from(turn % queues).unwrap_or(0)
 }
 
-fn filter_of(header: &Header<'_>) -> Result<TagFilter, Refusal> {
-    if header.expression.is_empty() || matches!(header.expression_type, "" | "TAG") {
-        return Ok(TagFilter::parse(header.expression));
+fn filter_of(header: &Header<'_>) -> Result<Selection, Refusal> {
+    if header.expression.is_empty() || filters::is_tags(header.expression_type) {
+        return Ok(Selection::Tags(TagFilter::parse(header.expression)));
     }
-    let kind = names::shorten(header.expression_type);
-    let remark = format!("this broker filters by tags only, not by {kind}");
-    Err(Refusal::new(response::SUBSCRIPTION_PARSE_FAILED, remark))
+    let expression = filters::compile(header.expression_type, header.expression);
+    let refuse = |why| Refusal::new(response::SUBSCRIPTION_PARSE_FAILED, why);
+    Ok(Selection::Expression(Arc::new(expression.map_err(refuse)?)))
 }
 
 /// A pop under way.
 struct Pop<'a, 'h> {
     broker: &'a Arc<Broker>,
     header: &'h Header<'h>,
-    filter: &'h TagFilter,
+    filter: &'h Selection,
     now: i64,
     /// Differs from pop to pop, so that each queue comes first sometimes.
     turn: usize,
@@ -385,7 +386,7 @@ impl<'a> Pop<'a, '_> {
             broker.store.fetch_raw(&GetRequest {
                 max_messages: room,
                 max_bytes: usize::try_from(broker.config.max_pull_bytes).unwrap_or(1),
-                filter: (!self.filter.is_all()).then_some(self.filter),
+                filter: if self.filter.is_all() { None } else { Some(self.filter) },
                 ..GetRequest::new(queue, QueueOffset(start))
             })
         };
