@@ -197,7 +197,7 @@ grpc_takeover() { # topic group
   for next in ours java; do
     for half in hold regain; do
       scenarios grpc "python-$next" "py_" "$half" env HOME="$work/home" timeout 400 "$dir/venv/bin/python" "$here/grpc/clients.py" "127.0.0.1:$grpc_port" \
-        "${1}_PY" "${1}_FIFO" "$2$next" "${2}_FIFO" "$half" >"$work/grpc.$next"
+        "${1}_$next" "${1}_FIFO" "$2$next" "${2}_FIFO" "$half" >"$work/grpc.$next"
       count_lines "$work/grpc.$next"
       [ "$half" = hold ] || break
       # So that the group's offset is on the disk.
@@ -218,7 +218,8 @@ part_grpc() {
   cp "$here/grpc/clients.js" "$dir/node/"
   proxy grpc || { fail "grpc: the proxy did not start"; return; }
   at="-n 127.0.0.1:$namesrv_port -b 127.0.0.1:$broker_port"
-  for tools in "updateTopic $at -t ${topic}_PY" "updateTopic $at -t ${topic}_JS" "updateTopic $at -t ${topic}_FIFO -o true -a +message.type=FIFO" \
+  for tools in "updateTopic $at -t ${topic}_PY" "updateTopic $at -t ${topic}_JS" "updateTopic $at -t ${topic}_ours" "updateTopic $at -t ${topic}_java" \
+    "updateTopic $at -t ${topic}_FIFO -o true -a +message.type=FIFO" \
     "updateSubGroup $at -g ${group}_FIFO -o true"; do
     # shellcheck disable=SC2086
     "$interop" stock-admin $tools >"$dir/admin.log" 2>&1 || tail_of "$dir/admin.log"
