@@ -254,6 +254,32 @@ keys! {
     "maxTransferCountOnMessageInMemory" max_pull_messages: i32 = 32, 1..=100_000;
     /// Bytes that one pull returns at most while they lie in memory.
     "maxTransferBytesOnMessageInMemory" max_pull_bytes: i32 = 262_144, 1..=1_073_741_824;
+    /// How consumers get messages that SET_MESSAGE_REQUEST_MODE did not tell: `PULL` or `POP`.
+    "defaultMessageRequestMode" request_mode: String = "PULL".to_owned();
+    /// Consumers that share a queue when the default mode is `POP`; all when 0 or less.
+    "defaultPopShareQueueNum" pop_share_queues: i32 = -1;
+    /// Whether QUERY_ASSIGNMENT spreads the queues over a group; each consumer gets all when not.
+    "serverLoadBalancerEnable" server_balances: bool = true;
+    /// Percent of the pops that look for retries first.
+    "popFromRetryProbability" pop_retry_percent: usize = 20, 0..=100;
+    /// Whether retries of pops go to `%RETRY%group+topic`, else to `%RETRY%group_topic`.
+    "enableRetryTopicV2" retry_topic_v2: bool = false;
+    /// Whether pops look into `%RETRY%group_topic` beside `%RETRY%group+topic`.
+    "retrieveMessageFromPopRetryTopicV1" pop_from_retry_v1: bool = true;
+    /// Whether a retry is popped with its retry topic's name, else with that of the topic it came from.
+    "popResponseReturnActualRetryTopic" pop_actual_topic: bool = false;
+    /// Whether a new group that pops from the end gets all of a queue that lies in memory.
+    "initPopOffsetByCheckMsgInMem" pop_young_queues: bool = true;
+    /// Pops of one group, topic and queue that wait at most.
+    "popPollingSize" pop_held_each: usize = 1_024, 1..=1_000_000;
+    /// Pops that wait at most.
+    "maxPopPollingSize" pop_held: usize = 100_000, 1..=10_000_000;
+    /// Check points not worked off, beyond which nothing more is popped.
+    "popCkMaxBufferSize" pop_check_points: usize = 200_000, 1..=100_000_000;
+    /// Queues of the topic for check points.
+    "reviveQueueNum" revive_queues: i32 = 8, 1..=1_024;
+    /// Milliseconds between looks for messages whose invisible time has ended.
+    "reviveInterval" revive_interval_ms: u64 = 1_000, 10..=60_000;
     /// Percent of the memory within which messages are taken to lie in memory.
     "accessMessageInMemoryMaxRatio" in_memory_percent: u64 = 40, 0..=100;
     /// Whether consumers may filter by SQL92 expressions over properties.
@@ -343,6 +369,9 @@ impl BrokerConfig {
             if !super::names::is_topic(&self.get(key).unwrap_or_default()) {
                 return bad(key, "needed are 1 to 127 characters of %|a-zA-Z0-9_-");
             }
+        }
+        if !matches!(self.request_mode.as_str(), "PULL" | "POP") {
+            return bad("defaultMessageRequestMode", "allowed are PULL and POP");
         }
         if self.broker_id != 0 || self.role != "ASYNC_MASTER" {
             let key = if self.broker_id == 0 { "brokerRole" } else { "brokerId" };
@@ -449,7 +478,6 @@ const KNOWN: &[&str] = &[
     "consumerManageThreadPoolNums",
     "consumerManagerThreadPoolQueueCapacity",
     "debugLockEnable",
-    "defaultMessageRequestMode",
     "defaultQueryMaxNum",
     "disableConsumeIfConsumerReadSlowly",
     "diskFallRecorded",

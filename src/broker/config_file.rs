@@ -119,6 +119,11 @@ impl ConfigFile {
         })
     }
 
+    /// Whether this process read or wrote the file.
+    pub(crate) fn is_written(&self) -> bool {
+        self.last.lock().is_some()
+    }
+
     /// Writes `json` unless the file holds exactly that already.
     pub(crate) fn save(&self, json: &Json) -> Result<()> {
         self.save_with(|| json.clone())
@@ -127,8 +132,13 @@ impl ConfigFile {
     /// [`ConfigFile::save`] of what `make` gives. It is called once no other save is under way, so that of two saves
     /// the later one has the newer content.
     pub(crate) fn save_with(&self, make: impl FnOnce() -> Json) -> Result<()> {
+        self.try_save_with(|| Ok(make()))
+    }
+
+    /// [`ConfigFile::save_with`] of what `make` gives, if it gives something.
+    pub(crate) fn try_save_with(&self, make: impl FnOnce() -> Result<Json>) -> Result<()> {
         let mut last = self.last.lock();
-        let text = make().pretty();
+        let text = make()?.pretty();
         if last.as_ref() == Some(&text) {
             return Ok(());
         }

@@ -268,7 +268,7 @@ fn read_table(json: &Json, bloom: Bloom, now: i64) -> Result<Table, String> {
 }
 
 /// Reads an expression that is not by tags; what is wrong otherwise.
-fn compile(kind: &str, text: &str) -> Result<Expression, String> {
+pub(super) fn compile(kind: &str, text: &str) -> Result<Expression, String> {
     if kind != SQL92 {
         return Err(format!("there is no kind of expression named {}", names::shorten(kind)));
     }

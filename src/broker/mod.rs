@@ -20,6 +20,7 @@ mod json;
 mod lock;
 mod names;
 mod offsets;
+mod pop;
 mod progress;
 mod property_text;
 mod pull;
@@ -56,7 +57,7 @@ use crate::{
 
 use {
     admin::ConfigVersion, clients::Clients, config::Live, config_file::ConfigFile, filters::Filters,
-    groups::Groups, json::Json, lock::Locks, offsets::Offsets, pull::PullHold, rates::Rates,
+    groups::Groups, json::Json, lock::Locks, offsets::Offsets, pop::Pop, pull::PullHold, rates::Rates,
     register::Register, schedule::Schedule, timer::Timer, topics::Topics, transaction::Transactions,
 };
 
@@ -117,6 +118,7 @@ const ROUTES: &[&[(i32, Route)]] = &[
     transaction::ROUTES[0],
     transaction::ROUTES[1],
     timer::ROUTES,
+    pop::ROUTES,
 ];
 
 fn route(code: i32) -> Option<Route> {
@@ -140,6 +142,7 @@ pub struct Broker {
     pub(crate) filters: Arc<Filters>,
     pub(crate) register: Register,
     pub(crate) hold: PullHold,
+    pop: Pop,
     /// Bytes behind the log's end that are taken to be in memory.
     pub(crate) hot_bytes: u64,
     pub(crate) locks: Locks,
@@ -182,7 +185,7 @@ impl Broker {
 
     /// Runs `work` every `period` until the broker stops, on a thread that may wait for the disk. Its first run is one
     /// period from now.
-    fn every(self: &Arc<Self>, period: Duration, work: fn(&Self)) {
+    fn every(self: &Arc<Self>, period: Duration, work: fn(&Arc<Self>)) {
         let broker = Arc::clone(self);
         let mut stopping = self.stopping.subscribe();
         self.runtime.spawn(async move {
@@ -217,9 +220,12 @@ impl Broker {
         let synced = self.store.sync();
         let timed = self.timer.stop(self);
         let scheduled = self.schedule.save(self.store.status().durable_offset);
-        let offsets = self.offsets.save(self.clock.now());
+        self.pop.stop_giving();
+        let offsets = self.offsets.save(self.clock.now(), || self.store.sync());
         let filters = self.filters.save(self.clock.now());
-        self.store.close().and(ended).and(synced).and(timed).and(scheduled).and(offsets).and(filters)
+        let popped = self.pop.save(self);
+        let closed = self.store.close().and(ended).and(synced).and(timed).and(scheduled).and(offsets);
+        closed.and(filters).and(popped)
     }
 }
 
@@ -269,6 +275,7 @@ struct State {
     topics: Topics,
     groups: Groups,
     offsets: Offsets,
+    pop: Pop,
     schedule: Schedule,
     filters: Filters,
 }
@@ -280,7 +287,7 @@ fn load_state(
     now: StoreTimestamp,
 ) -> Result<State> {
     let dir = config.store.path("config");
-    let file = |name| ConfigFile::new(Arc::clone(vfs), &dir, name);
+    let file = |name: &str| ConfigFile::new(Arc::clone(vfs), &dir, name);
     let offsets = Offsets::load(file("consumerOffset.json")?, now)?;
     offsets.clamp(|topic, id| {
         store.find_queue(topic, id).map_or(QueueOffset::ZERO, |queue| store.max_offset(queue))
@@ -289,6 +296,7 @@ fn load_state(
         topics: Topics::load(file("topics.json")?, config, now)?,
         groups: Groups::load(file("subscriptionGroup.json")?, now)?,
         offsets,
+        pop: Pop::load(config, file)?,
         schedule: Schedule::load(file("delayOffset.json")?, config.store.delay_levels_ms(), now)?,
         filters: Filters::load(file("consumerFilter.json")?, config.bloom(), config.keep_filters_ms, now)?,
     })
@@ -320,6 +328,7 @@ impl Running {
         let opening = Runtime::current().spawn_blocking(move || open(config, vfs, clock)).await;
         let broker = Arc::new(opening.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?);
         pull::start(&broker);
+        pop::start(&broker);
         Schedule::start(&broker)?;
         Transactions::start(&broker)?;
         Timer::start(&broker)?;
@@ -352,6 +361,7 @@ impl Running {
         broker.register.unregister(&broker.config).await;
         broker.stopping.send_replace(true);
         pull::stop(&broker);
+        pop::stop(&broker);
         for server in self.servers {
             server.shutdown().await;
         }
@@ -383,7 +393,8 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
     let mut config = config;
     config.store.ext_bitmap_bits = usize::try_from(config.bloom().bits()).unwrap_or(0);
     let store = Store::open_with(config.store.clone(), Arc::clone(&vfs), Arc::clone(&clock))?;
-    let State { topics, groups, offsets, schedule, filters } = load_state(&config, &vfs, &store, boot_time)?;
+    let State { topics, groups, offsets, pop, schedule, filters } =
+        load_state(&config, &vfs, &store, boot_time)?;
     let timer = Timer::load(&config, &vfs, &store, boot_time)?;
     let ip = config.address();
     let store_host = ip.parse().unwrap_or(SocketAddr::new(config.bind, config.port));
@@ -401,6 +412,7 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
         filters: Arc::new(filters),
         register: Register::new(config.name_servers.clone()),
         hold: pull::new_hold(),
+        pop,
         hot_bytes,
         locks: Locks::new(),
         schedule,
@@ -415,9 +427,9 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
 }
 
 fn start_timers(broker: &Arc<Broker>) {
-    broker.every(Duration::from_millis(broker.config.save_offsets_ms), Broker::save_offsets);
-    broker.every(Duration::from_secs(10), Broker::expire_clients);
-    broker.every(Duration::from_secs(10), Broker::save_filters);
+    broker.every(Duration::from_millis(broker.config.save_offsets_ms), |broker| broker.save_offsets());
+    broker.every(Duration::from_secs(10), |broker| broker.expire_clients());
+    broker.every(Duration::from_secs(10), |broker| broker.save_filters());
     broker.sample_rates();
-    broker.every(rates::PERIOD, Broker::sample_rates);
+    broker.every(rates::PERIOD, |broker| broker.sample_rates());
 }

@@ -20,6 +20,10 @@ pub(crate) const DLQ_PREFIX: &str = "%DLQ%";
 pub(crate) const DEFAULT_TOPIC: &str = "TBW102";
 /// Where delayed messages wait, one queue a level.
 pub(crate) const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
+/// Where the check points of POP consumption go, one topic a cluster.
+pub(crate) const REVIVE_PREFIX: &str = "rmq_sys_REVIVE_LOG_";
+/// The group that tells how far the check points are worked off.
+pub(crate) const REVIVE_GROUP: &str = "CID_RMQ_SYS_REVIVE_GROUP";
 /// Half messages of transactions.
 pub(crate) const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 /// Messages that wait for a time.
@@ -60,6 +64,22 @@ pub(crate) fn dlq_topic(group: &str) -> String {
     format!("{DLQ_PREFIX}{group}")
 }
 
+/// Where the messages of `topic` wait that `group` popped and did not acknowledge.
+pub(crate) fn pop_retry_topic(topic: &str, group: &str) -> String {
+    format!("{RETRY_PREFIX}{group}_{topic}")
+}
+
+/// [`pop_retry_topic`] with `enableRetryTopicV2`: topic and group can be told from it.
+pub(crate) fn pop_retry_topic_v2(topic: &str, group: &str) -> String {
+    format!("{RETRY_PREFIX}{group}+{topic}")
+}
+
+/// The topic whose messages go to `retry`, if that is a topic for the retries of POP consumption by `group`.
+pub(crate) fn popped_topic<'a>(retry: &'a str, group: &str) -> Option<&'a str> {
+    let rest = retry.strip_prefix(RETRY_PREFIX)?.strip_prefix(group)?;
+    rest.strip_prefix(['_', '+'])
+}
+
 fn is_plain(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'%' | b'|' | b'_' | b'-'))
 }
@@ -67,7 +87,11 @@ fn is_plain(name: &str) -> bool {
 /// Whether `name` may be a topic at all: of a client, of the system, or made from a group.
 pub(crate) fn is_topic(name: &str) -> bool {
     let made = name.starts_with(RETRY_PREFIX) || name.starts_with(DLQ_PREFIX);
-    !name.is_empty() && name.len() <= (if made { MAX_NAME } else { MAX_TOPIC }) && is_plain(name)
+    let plain = match name.strip_prefix(RETRY_PREFIX).and_then(|rest| rest.split_once('+')) {
+        Some((group, topic)) => !group.is_empty() && !topic.is_empty() && is_plain(group) && is_plain(topic),
+        None => is_plain(name),
+    };
+    !name.is_empty() && name.len() <= (if made { MAX_NAME } else { MAX_TOPIC }) && plain
 }
 
 /// Whether `name` may be a consumer or producer group.
@@ -119,6 +143,19 @@ mod tests {
         }
         assert!(!is_group("a@b") && !is_group("") && !is_group(&"x".repeat(249)));
         assert!(is_topic(&"x".repeat(127)) && is_topic("a|b-c_d%e") && is_group(&"g".repeat(248)));
+        for bad in ["a+b", "%DLQ%a+b", "%RETRY%+b", "%RETRY%a+", "%RETRY%a+b+c", "%RETRY%a+../b"] {
+            assert!(!is_topic(bad), "{bad:?}");
+        }
+        assert!(is_topic(&pop_retry_topic("t", "g")) && is_topic(&pop_retry_topic_v2("t", "g")));
         assert!(is_topic(&retry_topic(&"g".repeat(248))) && !is_topic(&retry_topic(&"g".repeat(249))));
+    }
+
+    #[test]
+    fn a_retry_topic_of_pop_names_the_topic_that_it_is_for() {
+        for retry in [pop_retry_topic("a_t", "g_x"), pop_retry_topic_v2("a_t", "g_x")] {
+            assert_eq!(popped_topic(&retry, "g_x"), Some("a_t"));
+        }
+        assert_eq!(popped_topic("%RETRY%g_x", "g_x"), None);
+        assert_eq!(popped_topic("a_t", "g_x"), None);
     }
 }

@@ -263,8 +263,9 @@ impl Offsets {
         ])
     }
 
-    /// Writes `consumerOffset.json` when anything changed since the last time.
-    pub(crate) fn save(&self, now: StoreTimestamp) -> Result<()> {
+    /// Writes `consumerOffset.json` when anything changed since the last time, after `sync` of the log: an offset past
+    /// popped messages must not outlive the check point that remembers them.
+    pub(crate) fn save(&self, now: StoreTimestamp, sync: impl FnOnce() -> Result<()>) -> Result<()> {
         {
             let mut tables = self.tables.lock();
             if !std::mem::take(&mut tables.changed) {
@@ -272,14 +273,19 @@ impl Offsets {
             }
             tables.version.step(now.get());
         }
-        self.file.save_with(|| self.to_json()).inspect_err(|_| self.tables.lock().changed = true)
+        let written = self.file.try_save_with(|| {
+            let json = self.to_json();
+            sync()?;
+            Ok(json)
+        });
+        written.inspect_err(|_| self.tables.lock().changed = true)
     }
 }
 
 impl Broker {
     /// Saves the offsets; a failure is told and tried again at the next turn.
     pub(crate) fn save_offsets(&self) {
-        if let Err(error) = self.offsets.save(self.clock.now()) {
+        if let Err(error) = self.offsets.save(self.clock.now(), || self.store.sync()) {
             tracing::error!(%error, "consumerOffset.json not saved");
         }
     }
@@ -375,10 +381,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = offsets(dir.path());
         first.commit("g", "t", 0, 7);
-        first.save(StoreTimestamp(6)).unwrap();
+        first.save(StoreTimestamp(6), || Ok(())).unwrap();
         first.commit("g", "t", 0, 9);
         first.note_pull("g", "t", 0, 11);
-        first.save(StoreTimestamp(7)).unwrap();
+        first.save(StoreTimestamp(7), || Ok(())).unwrap();
         let second = offsets(dir.path());
         assert_eq!((second.query("g", "t", 0), second.pulled("g", "t", 0)), (Some(9), Some(11)));
         std::fs::write(dir.path().join("consumerOffset.json"), "{\"offsetTable\":{").unwrap();
@@ -393,7 +399,7 @@ mod tests {
     fn a_save_without_a_change_writes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let table = offsets(dir.path());
-        table.save(StoreTimestamp(6)).unwrap();
+        table.save(StoreTimestamp(6), || Ok(())).unwrap();
         assert!(!dir.path().join("consumerOffset.json").exists());
     }
 

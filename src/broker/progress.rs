@@ -228,6 +228,7 @@ fn reset(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Com
         table.push((broker.message_queue(&topic.name, id), Json::from(target)));
     }
     super::pull::wake_group(broker, group, &topic.name);
+    super::pop::wake_group(broker, group, &topic.name);
     tracing::info!(topic = topic.name, group, time, "offsets reset by request");
     Ok(cmd.reply(response::SUCCESS).with_body(Json::map([("offsetTable", Json::Map(table))]).compact()))
 }

@@ -182,8 +182,23 @@ async fn run(broker: Arc<Broker>, outbox: Arc<Outbox>) {
     }
 }
 
-/// Calls a name server over the connection that is there, or a new one.
+/// Calls a name server over the connection that is there, or a new one; it must answer with success.
 async fn call(
+    client: &mut Option<Client>,
+    addr: &str,
+    cmd: Command,
+    timeout: Duration,
+) -> io::Result<Command> {
+    let answer = ask(client, addr, cmd, timeout).await?;
+    if answer.code != response::SUCCESS {
+        let remark = answer.remark.unwrap_or_default();
+        return Err(io::Error::other(format!("answered {}: {remark}", answer.code)));
+    }
+    Ok(answer)
+}
+
+/// Asks a name server over the connection that is there, or a new one; whatever it answers.
+pub(super) async fn ask(
     client: &mut Option<Client>,
     addr: &str,
     cmd: Command,
@@ -194,10 +209,6 @@ async fn call(
         None => tokio::time::timeout(timeout, Client::connect(addr)).await.map_err(io::Error::from)??,
     };
     let answer = open.call(cmd, timeout).await.map_err(io::Error::other)?;
-    if answer.code != response::SUCCESS {
-        let remark = answer.remark.unwrap_or_default();
-        return Err(io::Error::other(format!("answered {}: {remark}", answer.code)));
-    }
     *client = Some(open);
     Ok(answer)
 }

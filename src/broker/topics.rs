@@ -227,7 +227,7 @@ fn system_topics(config: &BrokerConfig) -> Vec<TopicConfig> {
         TopicConfig::new("OFFSET_MOVED_EVENT", 1, rw),
         TopicConfig::new(names::SCHEDULE_TOPIC, config.delay_level_count(), rw),
         TopicConfig::new(format!("{}_REPLY_TOPIC", config.cluster), 1, rw),
-        TopicConfig::new(format!("rmq_sys_REVIVE_LOG_{}", config.cluster), 8, rw),
+        TopicConfig::new(format!("{}{}", names::REVIVE_PREFIX, config.cluster), config.revive_queues, rw),
         TopicConfig::new(format!("rmq_sys_SYNC_BROKER_MEMBER_{}", config.name), 1, perm::INHERIT),
         TopicConfig::new(names::HALF_TOPIC, 1, rw),
         TopicConfig::new(names::OP_HALF_TOPIC, 1, rw),
@@ -390,13 +390,23 @@ fn delete(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Co
     if broker.is_system_topic(name) {
         return Err(Refusal::new(response::INVALID_PARAMETER, format!("{name} is a topic of the system")));
     }
-    if broker.topics.remove(name, broker.clock.now()) {
+    let mut gone = vec![name.to_owned()];
+    // What was popped and not acknowledged goes with its topic.
+    for group in broker.offsets.groups_of(name) {
+        let retries = [names::pop_retry_topic(name, &group), names::pop_retry_topic_v2(name, &group)];
+        gone.extend(retries.into_iter().filter(|retry| broker.topics.contains(retry)));
+    }
+    let mut known = false;
+    for topic in &gone {
+        known |= broker.topics.remove(topic, broker.clock.now());
+        broker.offsets.remove_topic(topic);
+        broker.store.delete_topic(topic)?;
+    }
+    if known {
         broker.save_topics();
         drop(broker.register.all());
     }
-    broker.offsets.remove_topic(name);
-    broker.store.delete_topic(name)?;
-    tracing::info!(topic = name, "topic deleted by request");
+    tracing::info!(topics = ?gone, "topic deleted by request");
     Ok(cmd.reply(response::SUCCESS))
 }
 

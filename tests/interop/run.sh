@@ -9,6 +9,8 @@
 #   swap       RocketMQ's own broker opens our directory and serves it to the same consumers, and ours opens its
 #   mqadmin    RocketMQ's own command line tool: its everyday commands, one after another
 #   halves     transactions that one broker began are ended under the other, ours and RocketMQ's, stopped and killed
+#   grpc       the Python and Node clients that speak gRPC, through RocketMQ's own proxy: simple and push consumers,
+#              acknowledgements, changed invisible times, order
 #   readme     the README's programs as they stand there, against the broker that it starts without any setting
 # Prints PASS or FAIL a scenario; a scenario that did not report is a FAIL. Ends with `N passed, N failed`.
 # With REPUT=stock the broker is RocketMQ's own, to see what a scenario gives there (not `swap`).
@@ -18,13 +20,12 @@ here=$(cd "$(dirname "$0")" && pwd); root=$(cd "$here/../.." && pwd)
 interop=${INTEROP:-$root/../shared/interop}/run.sh
 reput=${1:?the reput program}; shift
 [ "$reput" = stock ] || reput=$(realpath "$reput")
-parts=${*:-readme embedded stock mqadmin kill swap halves}
+parts=${*:-readme embedded stock mqadmin grpc kill swap halves}
 
 JAVA="send_sync send_async send_oneway send_batch send_large send_too_large send_autocreate pull_no_topic compression
  send_ordered orderly_suspend push_concurrent push_broadcast long_poll rebalance offset_resume tag_filter sql92 delay_level
- timer_delay recall pull_consumer lite_pull_assign lite_pull_subscribe retry dlq reset_offset query_key query_uniqkey
- view_message trace admin_stats topic_delete
- tx_commit tx_rollback tx_checkback request_reply"
+ timer_delay recall pull_consumer lite_pull_assign lite_pull_subscribe retry dlq reset_offset pop_consumer query_key
+ query_uniqkey view_message trace admin_stats topic_delete tx_commit tx_rollback tx_checkback request_reply"
 GO="send_sync send_async send_oneway send_batch push_concurrent push_orderly push_broadcast tag_filter sql92 delay_level retry
  dlq offset_resume compression pull_from tx_commit tx_rollback tx_checkback request_reply"
 NODE="send push"
@@ -36,6 +37,11 @@ MQADMIN="topicRoute topicStatus topicList topicList_2 topicClusterList allocateM
  queryCq sendMsgStatus checkMsgSendRT resetOffsetByTime resetOffsetByTime_2 skipAccumulatedMessage cloneGroupOffset
  cleanExpiredCQ deleteExpiredCommitLog cleanUnusedTopic setCommitLogReadAheadMode wipeWritePerm addWritePerm
  updateKvConfig deleteKvConfig exportMetadata exportMetadata_2 exportConfigs exportMetrics deleteSubGroup deleteTopic"
+GRPC_PYTHON="ack change push fifo"
+GRPC_NODE="ack change push"
+# What they are from, as pip and npm name it.
+PYTHON_CLIENT=rocketmq-python-client==5.1.2
+NODE_CLIENT=rocketmq-client-nodejs@1.0.8
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/reput-interop.XXXXXX")
 children=()
@@ -171,6 +177,67 @@ part_mqadmin() {
   count_lines "$work/mqadmin.java"
   stop_cleanly mqadmin
   [ "$reput" != stock ] || stop "$namesrv_pid" KILL
+}
+# RocketMQ's own proxy before the name server and broker that run. $1: name, $2: its port, a free one without
+proxy() {
+  grpc_port=${2:-}
+  while [ -z "$grpc_port" ] || listens "$grpc_port" || listens $((grpc_port + 1)); do
+    [ -z "${2:-}" ] || { echo "    ports $2 and $(($2 + 1)) must be free"; return 1; }
+    grpc_port=$next_port; next_port=$((next_port + 10))
+  done
+  printf '{"rocketMQClusterName":"DefaultCluster","namesrvAddr":"127.0.0.1:%s","grpcServerPort":%s,"remotingListenPort":%s,"proxyMode":"CLUSTER"}\n' \
+    "$namesrv_port" "$grpc_port" $((grpc_port + 1)) >"$work/$1/proxy.json"
+  start "$work/$1/proxy.log" "$interop" stock-proxy "$work/$1/proxy.json"; proxy_pid=$started
+  await "$grpc_port" "$proxy_pid" 90 || { tail_of "$work/$1/proxy.log"; return 1; }
+}
+python_grpc() { # where to
+  [ -x "$1/bin/python" ] || { python3 -m venv "$1" && "$1/bin/pip" install -q "$PYTHON_CLIENT"; }
+}
+# What is popped and not acknowledged when the broker is killed comes again: from ours, and from RocketMQ's own over
+# our directory.
+grpc_takeover() { # topic group
+  local dir=$work/grpc next half
+  for next in ours java; do
+    for half in hold regain; do
+      scenarios grpc "python-$next" "py_" "$half" env HOME="$work/home" timeout 400 "$dir/venv/bin/python" "$here/grpc/clients.py" "127.0.0.1:$grpc_port" \
+        "${1}_$next" "${1}_FIFO" "$2$next" "${2}_FIFO" "$half" >"$work/grpc.$next"
+      count_lines "$work/grpc.$next"
+      [ "$half" = hold ] || break
+      # So that the group's offset is on the disk.
+      sleep 7
+      stop "$broker_pid" KILL
+      if [ "$next" = java ]; then stock_broker grpc; else broker grpc stock; fi || { fail "grpc: the $next broker did not start"; return; }
+    done
+  done
+}
+part_grpc() {
+  local dir=$work/grpc at topic=GRPC_$RANDOM group=GID_$RANDOM tools
+  ports; conf grpc "127.0.0.1:$namesrv_port"
+  namesrv grpc-namesrv || { fail "grpc: the name server did not start"; return; }
+  broker grpc stock || { fail "grpc: the broker did not start"; return; }
+  mkdir -p "$work/home" "$dir/node"
+  python_grpc "$dir/venv" >"$dir/pip.log" 2>&1 || { fail "grpc: $PYTHON_CLIENT was not installed"; tail_of "$dir/pip.log"; }
+  (cd "$dir/node" && npm install --silent --no-audit --no-fund "$NODE_CLIENT") >"$dir/npm.log" 2>&1 || { fail "grpc: $NODE_CLIENT was not installed"; tail_of "$dir/npm.log"; }
+  cp "$here/grpc/clients.js" "$dir/node/"
+  proxy grpc || { fail "grpc: the proxy did not start"; return; }
+  at="-n 127.0.0.1:$namesrv_port -b 127.0.0.1:$broker_port"
+  for tools in "updateTopic $at -t ${topic}_PY" "updateTopic $at -t ${topic}_JS" "updateTopic $at -t ${topic}_ours" "updateTopic $at -t ${topic}_java" \
+    "updateTopic $at -t ${topic}_FIFO -o true -a +message.type=FIFO" \
+    "updateSubGroup $at -g ${group}_FIFO -o true"; do
+    # shellcheck disable=SC2086
+    "$interop" stock-admin $tools >"$dir/admin.log" 2>&1 || tail_of "$dir/admin.log"
+  done
+  # shellcheck disable=SC2086
+  scenarios grpc python "py_" "$GRPC_PYTHON" env HOME="$work/home" timeout 400 "$dir/venv/bin/python" "$here/grpc/clients.py" "127.0.0.1:$grpc_port" \
+    "${topic}_PY" "${topic}_FIFO" "$group" "${group}_FIFO" $GRPC_PYTHON >"$work/grpc.python" & local a=$!
+  # shellcheck disable=SC2086
+  scenarios grpc node "js_" "$GRPC_NODE" env HOME="$work/home" timeout 400 node "$dir/node/clients.js" "127.0.0.1:$grpc_port" "${topic}_JS" "$group" $GRPC_NODE >"$work/grpc.node" & local b=$!
+  wait "$a" "$b" || true
+  count_lines "$work/grpc.python"; count_lines "$work/grpc.node"
+  grpc_takeover "$topic" "$group"
+  stop "$proxy_pid" KILL
+  stop_cleanly grpc
+  stop "$namesrv_pid" KILL
 }
 # SIGTERM must end the broker soon, and end it well: the mark of an unclean stop is gone.
 stop_cleanly() {
@@ -314,7 +381,7 @@ received() { # language command...
 part_readme() {
   [ "$reput" != stock ] || { fail "readme: it is about our broker"; return; }
   build_client || { fail "readme: the client was not built"; return; }
-  local dir=$work/readme; mkdir -p "$dir/run" "$dir/java" "$dir/go" "$dir/jars"
+  local dir=$work/readme; mkdir -p "$dir/run" "$dir/java" "$dir/go"
   namesrv_port=9876; broker_port=10911
   if listens 9876 || listens 10911; then fail "readme: ports 9876 and 10911 must be free"; return; fi
   start "$dir/broker.log" env -C "$dir/run" "$reput"; broker_pid=$started
@@ -323,11 +390,12 @@ part_readme() {
   received java java -Duser.home="$work/home" -cp "$(cat "$work/classpath")" "$dir/java/Orders.java"
   cp "$(dirname "$interop")"/go/go.mod "$(dirname "$interop")"/go/go.sum "$dir/go/"; snippet go >"$dir/go/main.go"
   received go go -C "$dir/go" run .
-  local jar; tr ':' '\n' <"$work/classpath" | while read -r jar; do ln -sf "$jar" "$dir/jars/"; done
   snippet python >"$dir/orders.py"
-  if python3 -m venv "$dir/venv" && "$dir/venv/bin/pip" install -q jpype1; then
-    received python env ROCKETMQ_JARS="$dir/jars/*" "$dir/venv/bin/python" "$dir/orders.py"
-  else fail "readme python: jpype1 was not installed"; fi
+  if python_grpc "$dir/venv" >"$dir/pip.log" 2>&1 && "$interop" stock-admin updateTopic -n 127.0.0.1:9876 -c DefaultCluster -t orders-py >"$dir/admin.log" 2>&1 &&
+    proxy readme 8081; then
+    received python env HOME="$work/home" "$dir/venv/bin/python" "$dir/orders.py"
+    stop "$proxy_pid" KILL
+  else fail "readme python: no client, topic or proxy"; tail_of "$dir/pip.log"; tail_of "$dir/admin.log"; fi
   # Ctrl-C, as the README says.
   stop "$broker_pid" INT
   if [ -d "$dir/run/store/commitlog" ] && [ ! -e "$dir/run/store/abort" ] && ! listens 10911; then pass "readme: Ctrl-C stops it cleanly"

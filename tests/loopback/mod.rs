@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use reput::{
-    Clock, Config, StoreTimestamp, SystemClock,
+    Clock, Config, ManualClock, StoreTimestamp, SystemClock,
     broker::{BrokerConfig, Running},
     format::{message::Record, message_id::MessageId},
     remoting::{Client, Command, codes::request},
@@ -63,18 +63,36 @@ impl Clock for Forward {
 pub struct Fixture {
     config: BrokerConfig,
     running: Option<Running>,
-    clock: Arc<Forward>,
+    clock: Arc<dyn Clock>,
+    /// The same clock, when the test can put it forward.
+    forward: Arc<Forward>,
     _dir: TempDir,
-}
-
-async fn run(config: &BrokerConfig, clock: &Arc<Forward>) -> Option<Running> {
-    let clock = Arc::clone(clock) as Arc<dyn Clock>;
-    Some(Running::start_with(config.clone(), Arc::new(OsVfs), clock).await.unwrap())
 }
 
 impl Fixture {
     /// Starts a broker with small files; `change` sets what the test needs.
     pub async fn start(change: impl FnOnce(&mut BrokerConfig)) -> Self {
+        let forward = Arc::new(Forward::default());
+        Self::start_by(Arc::<Forward>::clone(&forward), forward, |_| {}, change).await
+    }
+
+    /// As [`Fixture::start`] by a clock that stands still until the test moves it, over a directory that `fill` may
+    /// have filled.
+    pub async fn start_at(
+        clock: &Arc<ManualClock>,
+        fill: impl FnOnce(&Path),
+        change: impl FnOnce(&mut BrokerConfig),
+    ) -> Self {
+        let clock: Arc<ManualClock> = Arc::clone(clock);
+        Self::start_by(clock, Arc::default(), fill, change).await
+    }
+
+    async fn start_by(
+        clock: Arc<dyn Clock>,
+        forward: Arc<Forward>,
+        fill: impl FnOnce(&Path),
+        change: impl FnOnce(&mut BrokerConfig),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Config::new(dir.path().join("store"))
             .commit_log_file_size(16u64 << 20)
@@ -84,14 +102,20 @@ impl Fixture {
         let mut config = BrokerConfig::new(store);
         config.port = free_port();
         change(&mut config);
-        let clock = Arc::new(Forward::default());
-        let running = run(&config, &clock).await;
-        Self { config, running, clock, _dir: dir }
+        fill(&config.store.root);
+        let mut this = Self { config, running: None, clock, forward, _dir: dir };
+        this.run().await;
+        this
     }
 
     /// The clock that it runs by.
     pub fn clock(&self) -> &Forward {
-        &self.clock
+        &self.forward
+    }
+
+    async fn run(&mut self) {
+        let started = Running::start_with(self.config.clone(), Arc::new(OsVfs), Arc::clone(&self.clock));
+        self.running = Some(started.await.unwrap());
     }
 
     /// Where it listens.
@@ -107,14 +131,14 @@ impl Fixture {
     /// Stops it and starts it again over the same directory.
     pub async fn restart(&mut self) {
         self.running.take().unwrap().stop().await.unwrap();
-        self.running = run(&self.config, &self.clock).await;
+        self.run().await;
     }
 
     /// Stops it, lets `change` at the store's directory, and starts it again.
     pub async fn restart_after(&mut self, change: impl FnOnce(&Path)) {
         self.running.take().unwrap().stop().await.unwrap();
         change(&self.config.store.root);
-        self.running = run(&self.config, &self.clock).await;
+        self.run().await;
     }
 
     /// The store's directory.
@@ -126,6 +150,11 @@ impl Fixture {
     pub async fn stop(mut self) {
         self.running.take().unwrap().stop().await.unwrap();
     }
+}
+
+/// A clock that shows some day.
+pub fn standing_clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(StoreTimestamp(1_795_240_000_000)))
 }
 
 /// A port that is free together with the second port of a broker, two below.
@@ -266,6 +295,7 @@ pub struct Got {
     pub topic: String,
     pub body: Vec<u8>,
     pub flag: i32,
+    pub queue_id: i32,
     pub queue_offset: i64,
     pub physical_offset: i64,
     pub store_timestamp: i64,
@@ -295,6 +325,7 @@ pub fn records(answer: &Command) -> Vec<Got> {
             topic: record.topic.to_owned(),
             body: record.body.to_vec(),
             flag: record.flag,
+            queue_id: record.queue_id.get(),
             queue_offset: record.queue_offset.get(),
             physical_offset: record.physical_offset.get(),
             store_timestamp: record.store_timestamp.get(),
