@@ -100,6 +100,8 @@ macro_rules! options {
             pub root: PathBuf,
             /// `storePathCommitLog`: the log's directory when it is not `commitlog` below the root.
             pub commit_log_dir: Option<PathBuf>,
+            /// Files of another length are damaged, whatever the other files look like: somebody has said so.
+            pub(crate) sizes_are_certain: bool,
             $( $(#[$doc])* #[doc = ""] #[doc = concat!("RocketMQ's `", $key, "`.")] pub $name: $type, )*
         }
 
@@ -107,7 +109,7 @@ macro_rules! options {
             /// The defaults of RocketMQ over the store in `root`.
             #[must_use]
             pub fn new(root: impl Into<PathBuf>) -> Self {
-                Self { root: root.into(), commit_log_dir: None, $( $name: $default, )* }
+                Self { root: root.into(), commit_log_dir: None, sizes_are_certain: false, $( $name: $default, )* }
             }
 
             /// Every key that [`Config::set`] understands.

@@ -8,9 +8,12 @@ use super::DamagedRange;
 use crate::{
     config::Config,
     error::Corruption,
-    format::message::{
-        self, BLANK_LEN, Header, MAGIC_AT, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MIN_RECORD, PHYSICAL_OFFSET_AT,
-        PROP_CRC_LEN, Record,
+    format::{
+        gap::gap_of,
+        message::{
+            self, BLANK_LEN, Header, MAGIC_AT, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MIN_RECORD,
+            PHYSICAL_OFFSET_AT, PROP_CRC_LEN, Record,
+        },
     },
     types::PhysicalOffset,
 };
@@ -50,6 +53,17 @@ pub(super) enum Step<'a> {
         /// What stands there, unless nothing was written.
         torn: Option<Corruption>,
     },
+}
+
+/// What [`Scan::accept`] finds at a place.
+enum Stands<'a> {
+    Record(Header<'a>),
+    /// A gap record.
+    Gap {
+        size: usize,
+        unwritten: bool,
+    },
+    Blank,
 }
 
 /// Tells records that another life of the log left behind from those of this one.
@@ -101,12 +115,23 @@ impl<'a> Scan<'a> {
                 continue;
             }
             let why = match self.accept(here, rest, stale) {
-                Ok(Some(header)) => {
+                Ok(Stands::Record(header)) => {
                     self.at += header.total_size;
                     self.end = here.plus(header.total_size);
                     return Step::Record(header);
                 }
-                Ok(None) => {
+                Ok(Stands::Gap { size, unwritten }) => return self.gap(here, size, unwritten, stale),
+                Ok(Stands::Blank) if self.at == 0 => {
+                    // No writer begins a segment with its end: recovery has closed the gap of a lost segment so.
+                    let to = base.plus(bytes.len());
+                    self.next_segment(to);
+                    return Step::Damage(DamagedRange {
+                        from: here,
+                        to,
+                        why: Corruption::Gap { unwritten: true },
+                    });
+                }
+                Ok(Stands::Blank) => {
                     self.next_segment(base.plus(bytes.len()));
                     continue;
                 }
@@ -127,20 +152,38 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// A gap record, with those of its kind that follow it in the segment: one stretch of damage, as it was found.
+    fn gap(&mut self, from: PhysicalOffset, size: usize, unwritten: bool, stale: Stale<'_>) -> Step<'a> {
+        self.at += size;
+        let mut to = from.plus(size);
+        while let Some(&(base, bytes)) = self.segments.get(self.number) {
+            let rest = bytes.get(self.at..).unwrap_or_default();
+            match self.accept(base.plus(self.at), rest, stale) {
+                Ok(Stands::Gap { size, unwritten: same }) if same == unwritten => {
+                    self.at += size;
+                    to = to.plus(size);
+                }
+                _ => break,
+            }
+        }
+        self.end = to;
+        Step::Damage(DamagedRange { from, to, why: Corruption::Gap { unwritten } })
+    }
+
     fn next_segment(&mut self, end: PhysicalOffset) {
         (self.number, self.at, self.end) = (self.number + 1, 0, end);
     }
 
-    /// What stands at the start of `rest`: a record, or a blank (`None`).
+    /// What stands at the start of `rest`.
     fn accept(
         &self,
         here: PhysicalOffset,
         rest: &'a [u8],
         stale: Stale<'_>,
-    ) -> Result<Option<Header<'a>>, Corruption> {
+    ) -> Result<Stands<'a>, Corruption> {
         let (size, magic) = message::size_and_magic(rest)?;
         if magic == MAGIC_BLANK {
-            return Ok(None);
+            return Ok(Stands::Blank);
         }
         let record = Record::decode(rest)?;
         if record.physical_offset != here {
@@ -157,6 +200,9 @@ impl<'a> Scan<'a> {
         if self.checks.body_crc && !whole {
             record.verify_body_crc()?;
         }
+        if let Some(unwritten) = gap_of(&record) {
+            return Ok(Stands::Gap { size, unwritten });
+        }
         let header = Header {
             total_size: record.total_size,
             queue_id: record.queue_id,
@@ -169,7 +215,7 @@ impl<'a> Scan<'a> {
         };
         match stale(&header) {
             Some(why) => Err(why),
-            None => Ok(Some(header)),
+            None => Ok(Stands::Record(header)),
         }
     }
 
@@ -196,7 +242,7 @@ impl<'a> Scan<'a> {
     fn is_record(&self, number: usize, at: usize, stale: Stale<'_>) -> bool {
         let Some(&(base, bytes)) = self.segments.get(number) else { return false };
         let rest = bytes.get(at..).unwrap_or_default();
-        matches!(self.accept(base.plus(at), rest, stale), Ok(Some(_)))
+        matches!(self.accept(base.plus(at), rest, stale), Ok(Stands::Record(_) | Stands::Gap { .. }))
     }
 
     /// The first record of a segment at or behind `from`, found by its magic and its own physical offset.
