@@ -244,6 +244,14 @@ options! {
 pub const DELAY_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
 
 impl Config {
+    /// Says whether the configured file sizes are known to be right. Without that word, files that are too short while
+    /// none of their kind has the configured size are taken for those of another configuration, and refused.
+    #[must_use]
+    pub fn sizes_are_certain(mut self, certain: bool) -> Self {
+        self.sizes_are_certain = certain;
+        self
+    }
+
     /// The directory of the CommitLog.
     #[must_use]
     pub fn commit_log_path(&self) -> PathBuf {

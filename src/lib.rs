@@ -21,6 +21,7 @@ pub mod sql92;
 mod stats;
 mod store;
 mod types;
+pub mod verify;
 pub mod vfs;
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ const ORDER: &[&str] = &[
     "recovery",
     "store",
     "dump",
+    "verify",
     "remoting",
     "namesrv",
     "broker",

@@ -22,6 +22,8 @@ Examples:
   reput broker -c broker.conf            a broker as RocketMQ's own configuration file describes it
   reput namesrv -p 9876                  a name server alone
   reput store dump --json DIR            what opening the store in DIR would come to, without changing it
+  reput store verify DIR                 whether the store in DIR is whole, without changing it
+  reput store repair DIR                 what mending it would do; --apply does it
 
 Then send and receive with any RocketMQ client, its name server set to 127.0.0.1:9876.
 
@@ -52,7 +54,7 @@ enum Command {
     Broker(broker::Args),
     /// Start a name server.
     Namesrv(namesrv::Args),
-    /// Look at a store directory.
+    /// Look at a store directory, prove it whole, mend it.
     Store(store::Args),
 }
 
@@ -66,12 +68,12 @@ pub fn run() -> ExitCode {
         return ExitCode::from(2);
     }
     let done = match command {
-        Command::Broker(args) => broker::run(args),
-        Command::Namesrv(args) => namesrv::run(args),
+        Command::Broker(args) => broker::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Namesrv(args) => namesrv::run(args).map(|()| ExitCode::SUCCESS),
         Command::Store(args) => store::run(args),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE

@@ -26,7 +26,7 @@ const TRIALS: u64 = 4;
 
 /// What makes a record count, besides its place and its lengths.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Checks {
+pub(crate) struct Checks {
     /// The checksum of the body.
     pub body_crc: bool,
     /// The checksum of the whole record, where it has one.
@@ -34,14 +34,14 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self { body_crc: config.check_crc_on_recover, record_crc: config.force_verify_prop_crc }
     }
 }
 
 /// What the scan comes to next.
 #[derive(Debug)]
-pub(super) enum Step<'a> {
+pub(crate) enum Step<'a> {
     /// A record.
     Record(Header<'a>),
     /// Bytes that are no records, with a record behind them.
@@ -67,11 +67,11 @@ enum Stands<'a> {
 }
 
 /// Tells records that another life of the log left behind from those of this one.
-pub(super) type Stale<'s> = &'s dyn Fn(&Header<'_>) -> Option<Corruption>;
+pub(crate) type Stale<'s> = &'s dyn Fn(&Header<'_>) -> Option<Corruption>;
 
 /// A pass over the log.
 #[derive(Debug)]
-pub(super) struct Scan<'a> {
+pub(crate) struct Scan<'a> {
     segments: Vec<(PhysicalOffset, &'a [u8])>,
     checks: Checks,
     /// The segment being read, and the byte in it.
@@ -88,7 +88,7 @@ pub(super) struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// A pass over `segments` from `from` on, where a record, a blank or the end of the log is. `data_ends` says for
     /// each segment behind which position only zeros follow: a search does not read them.
-    pub(super) fn new(
+    pub(crate) fn new(
         segments: Vec<(PhysicalOffset, &'a [u8])>,
         data_ends: Vec<usize>,
         checks: Checks,
@@ -102,7 +102,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The next record, damage or the end.
-    pub(super) fn step(&mut self, stale: Stale<'_>) -> Step<'a> {
+    pub(crate) fn step(&mut self, stale: Stale<'_>) -> Step<'a> {
         loop {
             let Some(&(base, bytes)) = self.segments.get(self.number) else {
                 return Step::End { at: self.end, torn: None };
@@ -189,8 +189,10 @@ impl<'a> Scan<'a> {
         if record.physical_offset != here {
             return Err(Corruption::Misplaced { stated: record.physical_offset, actual: here });
         }
-        // Properties end with a separator or with a value: a record that ends with a zero was not written to its end.
-        if record.properties.raw().last() == Some(&0) {
+        if record.topic.contains('\0') {
+            return Err(Corruption::Text { what: "topic" });
+        }
+        if has_hole(record.properties.raw(), here.plus(size)) {
             return Err(Corruption::Text { what: "properties" });
         }
         let whole = self.checks.record_crc && message::verify_prop_crc(rest.get(..size).unwrap_or_default())?;
@@ -302,6 +304,26 @@ fn looks_like_record(bytes: &[u8], at: usize, here: PhysicalOffset) -> bool {
     let place = bytes.get(at + PHYSICAL_OFFSET_AT..).and_then(<[u8]>::first_chunk);
     matches!(magic, Some(MAGIC_V1 | MAGIC_V2))
         && place.is_some_and(|place| i64::from_be_bytes(*place) == here.0)
+}
+
+/// Whether properties, whose last byte stands before `end`, lack a sector that never reached the disk. They end with a
+/// separator or with a value: a record that ends with a zero was not written to its end.
+fn has_hole(properties: &[u8], end: PhysicalOffset) -> bool {
+    const SECTOR: u64 = 512;
+    if properties.last() == Some(&0) {
+        return true;
+    }
+    if !properties.contains(&0) {
+        return false;
+    }
+    let start = end.since(PhysicalOffset::ZERO).saturating_sub(properties.len() as u64);
+    let first = usize::try_from(start.next_multiple_of(SECTOR) - start).unwrap_or(usize::MAX);
+    let before = properties.get(..first).filter(|front| !front.is_empty());
+    let sectors = properties.get(first..).unwrap_or_default().as_chunks::<{ SECTOR as usize }>().0.iter();
+    before
+        .into_iter()
+        .chain(sectors.map(<[u8; SECTOR as usize]>::as_slice))
+        .any(|part| part.iter().all(|b| *b == 0))
 }
 
 /// Whether properties end with what was the checksum of the record before some of its bytes changed.

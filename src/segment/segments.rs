@@ -84,7 +84,9 @@ pub fn discover(
     let proven = certain || files.iter().any(|(_, _, len)| *len == size);
     let step = usize::try_from(size).unwrap_or(usize::MAX);
     for (base, path, actual) in files {
-        if actual > size || (actual < size && !proven) {
+        // A short file is damaged; one that stands where none of this size can is of another configuration.
+        let elsewhere = actual < size && base.0.unsigned_abs() % size.max(1) != 0;
+        if actual > size || elsewhere || (actual < size && !proven) {
             return Err(Error::FileSize { path, actual, expected: size, key });
         }
         while let Some((before, _)) = found.files.last()

@@ -6,11 +6,13 @@
 
 use std::{fmt, io, ops::Range, path::Path, ptr::NonNull, time::SystemTime};
 
+mod changes;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod os;
 mod overlay;
 
+pub use changes::{Change, ChangeKind};
 pub use os::OsVfs;
 pub(crate) use os::{local_utc_offset, sleep_on, wake_all};
 pub use overlay::OverlayVfs;
