@@ -27,7 +27,7 @@ Examples:
 
 Then send and receive with any RocketMQ client, its name server set to 127.0.0.1:9876.
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments.";
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 74 a file lost bytes under the running process.";
 
 /// A RocketMQ message store and broker.
 ///
@@ -62,6 +62,9 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.command.unwrap_or(Command::Broker(cli.broker));
+    if let Err(error) = reput::vfs::exit_on_sigbus() {
+        eprintln!("warning: a mapped file that is cut short will end this process by a signal: {error}");
+    }
     let quiet = matches!(command, Command::Store(_));
     if let Err(error) = log_to_stderr(cli.log.as_deref(), if quiet { "warn" } else { "info" }) {
         eprintln!("error: --log: {error}");

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     consume_queue::{CqUnit, Dispatch, Queue, QueueKind},
     deleted::DeletedTopics,
-    dispatch::Projection,
+    dispatch::{Projected, Projection},
     error::Result,
     format::{
         consume_queue::Entry,
@@ -153,9 +153,11 @@ impl Walk<'_, '_> {
             None => {}
             Some(None) => homeless.push(format!("no queue {}/{}", made.topic, made.queue_id)),
             Some(Some((kind, queue))) => {
-                if let Some(entry) = made.entry(kind)
-                    && !has(&queue, &entry)?
-                {
+                let mut there = false;
+                for entry in possible(&made, kind) {
+                    there |= has(&queue, &entry)?;
+                }
+                if let Some(entry) = made.entry(kind).filter(|_| !there) {
                     homeless.push(format!(
                         "queue {}/{} has no entry {} for it",
                         made.topic, made.queue_id, entry.queue_offset
@@ -263,7 +265,8 @@ impl Walk<'_, '_> {
                     if let Some(what) = self.entry(&queue, unit, end) {
                         self.wrong_entry(&queue, unit.queue_offset.0, what);
                     }
-                    end = unit.offset;
+                    // The entry of a lost record leads to the damage, or to the record behind it.
+                    end = PhysicalOffset(unit.offset.0 - i64::from(self.is_lost(unit)));
                     next = unit.next();
                 }
             }
@@ -278,11 +281,16 @@ impl Walk<'_, '_> {
         self.findings.damage(Part::Queue, &path, None, what);
     }
 
+    /// Whether an entry stands for a record that is lost: it is longer than a segment.
+    fn is_lost(&self, unit: &CqUnit) -> bool {
+        usize::try_from(unit.size).is_ok_and(|size| size > self.store.parts().0.segment_size())
+    }
+
     /// What is wrong with an entry, `before` being where the one before it leads.
     fn entry(&self, queue: &Queue, unit: &CqUnit, before: PhysicalOffset) -> Option<String> {
         let log = self.store.parts().0;
         let filler = unit.size == Entry::FILLER.size && unit.offset == Entry::FILLER.offset;
-        let lost = usize::try_from(unit.size).is_ok_and(|size| size > log.segment_size());
+        let lost = self.is_lost(unit);
         if filler || unit.offset < log.min_offset() || self.store.recovery_report().is_damaged(unit.offset) {
             return None;
         }
@@ -298,10 +306,9 @@ impl Walk<'_, '_> {
         };
         let made = self.projection.of(&header);
         let key = queue.key();
-        let own = (made.topic == key.topic.as_str() && made.queue_id == key.id)
-            .then(|| made.entry(queue.kind()))
-            .flatten();
-        let mut all = own.into_iter().chain(
+        let own = made.topic == key.topic.as_str() && made.queue_id == key.id;
+        let own = own.then(|| possible(&made, queue.kind())).into_iter().flatten();
+        let mut all = own.chain(
             made.further()
                 .filter(|(topic, id, _)| *topic == key.topic.as_str() && *id == key.id)
                 .map(|(_, _, e)| e),
@@ -317,6 +324,14 @@ impl Walk<'_, '_> {
             header.queue_offset, header.topic, header.queue_id, unit.offset
         ))
     }
+}
+
+/// The entry of a record in its own queue; two for an inner batch that states two numbers, either of which may be right.
+fn possible(made: &Projected<'_>, kind: QueueKind) -> impl Iterator<Item = Dispatch<'static>> + use<> {
+    let entry = made.entry(kind);
+    let numbers = made.disagreeing().filter(|_| kind == QueueKind::Batch);
+    let other = entry.zip(numbers).map(|(entry, [number, _])| Dispatch { queue_offset: number, ..entry });
+    entry.into_iter().chain(other)
 }
 
 fn agrees(kind: QueueKind, unit: &CqUnit, entry: &Dispatch<'_>) -> bool {

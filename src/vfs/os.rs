@@ -27,7 +27,7 @@ use std::{
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 
-use super::{Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs};
+use super::{Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs, sigbus::Known};
 
 /// The operating system's files.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,6 +61,7 @@ struct OsBacking {
     map: MmapRaw,
     base: NonNull<u8>,
     len: usize,
+    _known: Known,
 }
 
 // SAFETY: `base` points into `map`, which this value owns and which is `Send` and `Sync` itself; the pointer is only
@@ -70,11 +71,12 @@ unsafe impl Send for OsBacking {}
 unsafe impl Sync for OsBacking {}
 
 impl OsBacking {
-    fn map(file: File, len: u64) -> io::Result<Self> {
+    fn map(file: File, len: u64, path: &Path) -> io::Result<Self> {
         let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         let map = MmapOptions::new().len(len).map_raw(&file)?;
         let base = NonNull::new(map.as_mut_ptr()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(Self { file, map, base, len })
+        let known = Known::new(base.as_ptr(), len, path);
+        Ok(Self { _known: known, file, map, base, len })
     }
 
     fn inside(&self, range: &Range<usize>) -> io::Result<()> {
@@ -276,7 +278,7 @@ impl Vfs for OsVfs {
                 claim(&file, 0, len)?;
             }
             file.set_len(len)?;
-            OsBacking::map(file, len)
+            OsBacking::map(file, len, path)
         })();
         match made {
             Ok(backing) => Ok(Box::new(backing)),
@@ -290,7 +292,7 @@ impl Vfs for OsVfs {
     fn open(&self, path: &Path) -> io::Result<Box<dyn Backing>> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let len = file.metadata()?.len();
-        let backing = OsBacking::map(file, len)?;
+        let backing = OsBacking::map(file, len, path)?;
         backing.advise(Advice::Random);
         Ok(Box::new(backing))
     }
