@@ -309,7 +309,7 @@ fn looks_like_record(bytes: &[u8], at: usize, here: PhysicalOffset) -> bool {
 /// Whether properties, whose last byte stands before `end`, lack a sector that never reached the disk. They end with a
 /// separator or with a value: a record that ends with a zero was not written to its end.
 fn has_hole(properties: &[u8], end: PhysicalOffset) -> bool {
-    const SECTOR: u64 = 512;
+    const SECTOR: usize = 512;
     if properties.last() == Some(&0) {
         return true;
     }
@@ -317,13 +317,13 @@ fn has_hole(properties: &[u8], end: PhysicalOffset) -> bool {
         return false;
     }
     let start = end.since(PhysicalOffset::ZERO).saturating_sub(properties.len() as u64);
-    let first = usize::try_from(start.next_multiple_of(SECTOR) - start).unwrap_or(usize::MAX);
+    let first = usize::try_from(start.next_multiple_of(SECTOR as u64) - start).unwrap_or(usize::MAX);
     let before = properties.get(..first).filter(|front| !front.is_empty());
-    let sectors = properties.get(first..).unwrap_or_default().as_chunks::<{ SECTOR as usize }>().0.iter();
+    let sectors = properties.get(first..).unwrap_or_default().as_chunks::<SECTOR>().0.iter();
     before
         .into_iter()
-        .chain(sectors.map(<[u8; SECTOR as usize]>::as_slice))
-        .any(|part| part.iter().all(|b| *b == 0))
+        .chain(sectors.map(<[u8; SECTOR]>::as_slice))
+        .any(|part| part.iter().all(|byte| *byte == 0))
 }
 
 /// Whether properties end with what was the checksum of the record before some of its bytes changed.

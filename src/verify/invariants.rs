@@ -128,7 +128,7 @@ impl Walk<'_, '_> {
                     next
                 }
             };
-            if self.findings.summary.records % OFTEN == 0 {
+            if self.findings.summary.records.is_multiple_of(OFTEN) {
                 progress(Progress { done: at.min(end).since(from), total: end.since(from) });
             }
         }

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::rig::{Rig, SEGMENT};
 
-/// 6. One flipped bit and a lost checkpoint: Java deletes 4 of 6 segments, 240 whole messages. A bad record with whole
+/// Row 6: One flipped bit and a lost checkpoint: Java deletes 4 of 6 segments, 240 whole messages. A bad record with whole
 /// ones behind it is damage: it alone is lost, its bytes are kept, and the log goes on.
 #[test]
 fn failure_06_a_flipped_bit_costs_its_own_record_only() {
@@ -34,7 +34,7 @@ fn failure_06_a_flipped_bit_costs_its_own_record_only() {
     }
 }
 
-/// 6, twice in a row and at the end of a segment, with the queues gone: later entries keep their slots.
+/// Row 6, twice in a row and at the end of a segment, with the queues gone: later entries keep their slots.
 #[test]
 fn failure_06_damage_leaves_slots_that_lead_nowhere_and_shifts_nothing() {
     let rig = Rig::killed();
@@ -46,7 +46,7 @@ fn failure_06_damage_leaves_slots_that_lead_nowhere_and_shifts_nothing() {
     rig.lost_is([last, last + 1, last + 2]);
 }
 
-/// 7. A size far too large: Java allocates by it and dies of it, or cuts. No length on the disk is believed.
+/// Row 7: A size far too large: Java allocates by it and dies of it, or cuts. No length on the disk is believed.
 #[test]
 fn failure_07_a_huge_size_is_neither_believed_nor_allocated() {
     for size in [900_000_000, i32::MAX, -1, 0, 92] {
@@ -56,7 +56,7 @@ fn failure_07_a_huge_size_is_neither_believed_nor_allocated() {
     }
 }
 
-/// 8. The blank at a segment's end is torn: Java ends the log there and deletes 4 later segments.
+/// Row 8: The blank at a segment's end is torn: Java ends the log there and deletes 4 later segments.
 #[test]
 fn failure_08_a_torn_blank_ends_the_segment_and_not_the_log() {
     for checkpoint in [true, false] {
@@ -82,7 +82,7 @@ fn failure_08_a_torn_blank_ends_the_segment_and_not_the_log() {
     }
 }
 
-/// 37. A topic in a record is a path to be: Java makes the directory unchecked. Here a name is valid or in no queue.
+/// Row 37: A topic in a record is a path to be: Java makes the directory unchecked. Here a name is valid or in no queue.
 #[test]
 fn failure_37_a_topic_that_is_a_path_leads_nowhere() {
     let rig = Rig::killed();

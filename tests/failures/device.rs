@@ -134,7 +134,7 @@ fn open(config: Config, device: &Device) -> Store {
     Store::open_with(config, Arc::new(device.clone()), Arc::new(SystemClock::new())).unwrap()
 }
 
-/// 29. The disk is full when the next segment is made. Java maps a sparse file and dies of SIGBUS. Space is claimed
+/// Row 29: The disk is full when the next segment is made. Java maps a sparse file and dies of SIGBUS. Space is claimed
 /// before anything is mapped: a full disk is an error of the put, and puts go on when there is room.
 #[test]
 fn failure_29_a_full_disk_refuses_puts_and_kills_nobody() {
@@ -188,7 +188,7 @@ fn child_reads_a_file_that_was_cut_short() {
     println!("read {read} messages of a file that is not there");
 }
 
-/// 30. Somebody cuts a mapped file short: the JVM throws an InternalError from anywhere, or dies. The process ends
+/// Row 30: Somebody cuts a mapped file short: the JVM throws an InternalError from anywhere, or dies. The process ends
 /// with a code of its own, having named the file and the place, and acknowledges nothing more.
 #[test]
 fn failure_30_a_file_that_shrinks_under_the_process_is_named() {
@@ -209,7 +209,7 @@ fn failure_30_a_file_that_shrinks_under_the_process_is_named() {
     rig.lost_is(gone);
 }
 
-/// 31. One EIO of a sync. Java tries again, the system says yes to pages that it has dropped, and 5 of 6 acknowledged
+/// Row 31: One EIO of a sync. Java tries again, the system says yes to pages that it has dropped, and 5 of 6 acknowledged
 /// messages are gone. The first failure ends all acknowledging.
 #[test]
 fn failure_31_after_a_failed_sync_nothing_is_acknowledged_again() {
@@ -243,7 +243,7 @@ fn child_opens_a_store_that_is_open() {
     }
 }
 
-/// 32. A second process on a directory in use: Java recovers, truncates and unlinks before it finds the lock taken, and
+/// Row 32: A second process on a directory in use: Java recovers, truncates and unlinks before it finds the lock taken, and
 /// the first writes on into a file without a name. The lock comes before the first read.
 #[test]
 fn failure_32_a_second_process_changes_no_byte() {
@@ -264,7 +264,7 @@ fn failure_32_a_second_process_changes_no_byte() {
     rig.lost_is([]);
 }
 
-/// 33. A topic is deleted while it is written and read: the JVM crashes on the unmapped queue. A mapping lives as long
+/// Row 33: A topic is deleted while it is written and read: the JVM crashes on the unmapped queue. A mapping lives as long
 /// as its last user.
 #[test]
 fn failure_33_a_topic_deleted_while_in_use_kills_nobody() {

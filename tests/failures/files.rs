@@ -6,7 +6,7 @@ use reput::{Error, Store};
 
 use crate::rig::{ENTRY, Rig, SEGMENT, body, cut, served};
 
-/// 24. A segment in the middle is missing. Java loads, and reads in the gap give other messages: 58 wrong ones. Here the
+/// Row 24: A segment in the middle is missing. Java loads, and reads in the gap give other messages: 58 wrong ones. Here the
 /// gap is declared: its messages are gone, all others are themselves, and puts go on.
 #[test]
 fn failure_24_a_missing_middle_segment_gives_no_wrong_message() {
@@ -21,7 +21,7 @@ fn failure_24_a_missing_middle_segment_gives_no_wrong_message() {
     rig.lost_is(lost);
 }
 
-/// 25. The last segment has 40,000 bytes. Java refuses to start. It is filled up with zeros, and what was cut off is
+/// Row 25: The last segment has 40,000 bytes. Java refuses to start. It is filled up with zeros, and what was cut off is
 /// a torn tail.
 #[test]
 fn failure_25_a_short_last_segment_is_filled_up() {
@@ -39,7 +39,7 @@ fn failure_25_a_short_last_segment_is_filled_up() {
     }
 }
 
-/// 25, when it is the only file: the configuration may as well be another store's, and nothing is touched.
+/// Row 25, when it is the only file: the configuration may as well be another store's, and nothing is touched.
 #[test]
 fn failure_25_a_lone_short_segment_may_be_another_configuration() {
     let rig = Rig::killed();
@@ -54,7 +54,7 @@ fn failure_25_a_lone_short_segment_may_be_another_configuration() {
     assert!(served(&store).len() > 30);
 }
 
-/// 26. A file of no bytes, last or in the middle: Java deletes the one and refuses the other.
+/// Row 26: A file of no bytes, last or in the middle: Java deletes the one and refuses the other.
 #[test]
 fn failure_26_an_empty_segment_is_a_missing_one() {
     let rig = Rig::killed();
@@ -66,7 +66,7 @@ fn failure_26_an_empty_segment_is_a_missing_one() {
     rig.lost_is((0..300).filter(|i| rig.puts[*i].at / SEGMENT == 3).collect::<Vec<_>>());
 }
 
-/// 27. A file that is none of the store's: Java refuses to start. It is left alone and reported, never deleted.
+/// Row 27: A file that is none of the store's: Java refuses to start. It is left alone and reported, never deleted.
 #[test]
 fn failure_27_junk_is_ignored_with_a_warning_and_never_deleted() {
     let rig = Rig::killed();
@@ -95,7 +95,7 @@ fn failure_27_junk_is_ignored_with_a_warning_and_never_deleted() {
     }
 }
 
-/// 28. A ConsumeQueue file is too short: Java refuses to start the whole broker. The queue is built again.
+/// Row 28: A ConsumeQueue file is too short: Java refuses to start the whole broker. The queue is built again.
 #[test]
 fn failure_28_a_short_queue_file_is_built_again() {
     let mut rig = Rig::killed();

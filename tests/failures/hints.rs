@@ -9,12 +9,12 @@ use crate::rig::{self, ENTRY, Rig, patch};
 
 fn old_parts_are_broken(rig: &Rig) {
     // What a scan from the newest segments alone would not notice.
-    patch(&rig.queue_file(), 5 * ENTRY, &[0; 10 * ENTRY as usize]);
+    patch(&rig.queue_file(), 5 * ENTRY, &[0; 10 * 20]);
     let index = fs::read_dir(rig.path("index")).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
     fs::remove_file(index).unwrap();
 }
 
-/// 20. No checkpoint, or one of zeros. Java's scan goes back ten segments at most, so that older queues and indexes
+/// Row 20: No checkpoint, or one of zeros. Java's scan goes back ten segments at most, so that older queues and indexes
 /// stay as they are.
 #[test]
 fn failure_20_without_a_checkpoint_everything_is_proved_from_the_log() {
@@ -31,7 +31,7 @@ fn failure_20_without_a_checkpoint_everything_is_proved_from_the_log() {
     }
 }
 
-/// 21. A checkpoint from the future. Java begins behind everything that it must look at.
+/// Row 21: A checkpoint from the future. Java begins behind everything that it must look at.
 #[test]
 fn failure_21_a_checkpoint_from_the_future_is_not_believed_nor_handed_on() {
     let rig = Rig::killed();
@@ -51,7 +51,7 @@ fn failure_21_a_checkpoint_from_the_future_is_not_believed_nor_handed_on() {
     rig.lost_is([]);
 }
 
-/// 22. A checkpoint of ten bytes.
+/// Row 22: A checkpoint of ten bytes.
 #[test]
 fn failure_22_a_short_checkpoint_is_read_as_far_as_it_goes() {
     for len in [0, 1, 10, 47] {
@@ -63,7 +63,7 @@ fn failure_22_a_short_checkpoint_is_read_as_far_as_it_goes() {
     }
 }
 
-/// 23. `abort` is gone though the store was not closed, as in a copied directory. Java then trusts everything before
+/// Row 23: `abort` is gone though the store was not closed, as in a copied directory. Java then trusts everything before
 /// the last segment.
 #[test]
 fn failure_23_a_missing_abort_file_proves_nothing() {
@@ -78,7 +78,7 @@ fn failure_23_a_missing_abort_file_proves_nothing() {
     }
 }
 
-/// 34. The clock goes back. Java chooses the segment where recovery begins by timestamps. Offsets decide here.
+/// Row 34: The clock goes back. Java chooses the segment where recovery begins by timestamps. Offsets decide here.
 #[test]
 fn failure_34_a_clock_that_goes_back_loses_nothing() {
     let dir = TempDir::new().unwrap();

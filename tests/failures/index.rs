@@ -11,7 +11,7 @@ fn files(rig: &Rig) -> Vec<PathBuf> {
     files
 }
 
-/// 17. The header's fields are written one by one and may come from different moments; chains may lead anywhere. Java
+/// Row 17: The header's fields are written one by one and may come from different moments; chains may lead anywhere. Java
 /// believes them, and guards a chain against a link to itself only.
 #[test]
 fn failure_17_header_slots_and_chains_follow_from_the_entries() {
@@ -34,7 +34,7 @@ fn failure_17_header_slots_and_chains_follow_from_the_entries() {
     }
 }
 
-/// 18. Any unclean stop: Java deletes the newest index file and fills it from the segments it scans; keys of older
+/// Row 18: Any unclean stop: Java deletes the newest index file and fills it from the segments it scans; keys of older
 /// messages find nothing. Here it is kept, checked and completed.
 #[test]
 fn failure_18_the_newest_index_file_survives_a_kill() {
@@ -53,7 +53,7 @@ fn failure_18_the_newest_index_file_survives_a_kill() {
     rig.lost_is([]);
 }
 
-/// 19. An index file of 100 bytes: Java extends it by mapping it, and every key in it is lost.
+/// Row 19: An index file of 100 bytes: Java extends it by mapping it, and every key in it is lost.
 #[test]
 fn failure_19_a_short_index_file_is_built_again() {
     for number in [0, 1, 2] {

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::rig::{ENTRY, Rig, SEGMENT, max_offset, patch, served};
 
-/// 10. ConsumeQueues deleted and a crash: Java leaves 290 of 300 messages unreachable.
+/// Row 10: ConsumeQueues deleted and a crash: Java leaves 290 of 300 messages unreachable.
 #[test]
 fn failure_10_queues_lost_in_a_crash_come_back_whole() {
     let rig = Rig::killed();
@@ -12,7 +12,7 @@ fn failure_10_queues_lost_in_a_crash_come_back_whole() {
     rig.lost_is([]);
 }
 
-/// 11. ConsumeQueues deleted after a clean stop.
+/// Row 11: ConsumeQueues deleted after a clean stop.
 #[test]
 fn failure_11_queues_lost_after_a_clean_stop_come_back_whole() {
     let rig = Rig::closed();
@@ -20,15 +20,15 @@ fn failure_11_queues_lost_after_a_clean_stop_come_back_whole() {
     rig.lost_is([]);
 }
 
-/// 12. A queue lost its last 50 entries, the stop was clean. Java loses one message and shifts 49 by one slot.
+/// Row 12: A queue lost its last 50 entries, the stop was clean. Java loses one message and shifts 49 by one slot.
 #[test]
 fn failure_12_a_queue_that_lost_its_tail_gets_it_back_in_place() {
     let rig = Rig::closed();
-    patch(&rig.queue_file(), 250 * ENTRY, &[0; 50 * ENTRY as usize]);
+    patch(&rig.queue_file(), 250 * ENTRY, &[0; 50 * 20]);
     rig.lost_is([]);
 }
 
-/// 13. Entries reached the disk, their records did not.
+/// Row 13: Entries reached the disk, their records did not.
 #[test]
 fn failure_13_entries_ahead_of_the_log_are_cut() {
     let rig = Rig::killed();
@@ -40,7 +40,7 @@ fn failure_13_entries_ahead_of_the_log_are_cut() {
     rig.lost_is(295..300);
 }
 
-/// 14. The next queue file was made and never written. Java takes it for an entry (0, 0, 0): offset 300 cannot be read
+/// Row 14: The next queue file was made and never written. Java takes it for an entry (0, 0, 0): offset 300 cannot be read
 /// and the next message gets 301.
 #[test]
 fn failure_14_a_queue_file_of_zeros_holds_no_entry() {
@@ -52,19 +52,19 @@ fn failure_14_a_queue_file_of_zeros_holds_no_entry() {
     rig.lost_is([]);
 }
 
-/// 15. The checkpoint is from the future and the queue lost entries from 107 on. Java dispatches what follows the
+/// Row 15: The checkpoint is from the future and the queue lost entries from 107 on. Java dispatches what follows the
 /// checkpoint into the next slots: slot 107 holds message 297, 190 are lost to consumers.
 #[test]
 fn failure_15_an_entry_goes_into_its_own_slot_or_none() {
     let rig = Rig::killed();
-    patch(&rig.queue_file(), 107 * ENTRY, &[0; 193 * ENTRY as usize]);
+    patch(&rig.queue_file(), 107 * ENTRY, &[0; 193 * 20]);
     let future = 4_102_444_800_000_i64.to_be_bytes();
     let log_end = i64::try_from(rig.puts[297].at).unwrap().to_be_bytes();
     patch(&rig.path("checkpoint"), 0, &[future, future, future, [0; 8], log_end, log_end].concat());
     rig.lost_is([]);
 }
 
-/// 16. A queue that begins late has fillers before its first entry, and half of them never reached the disk.
+/// Row 16: A queue that begins late has fillers before its first entry, and half of them never reached the disk.
 #[test]
 fn failure_16_half_written_fillers_are_written_again() {
     let rig = Rig::killed();

@@ -50,7 +50,7 @@ fn with_offsets(text: &str, bak: Option<&str>) -> Rig {
     rig
 }
 
-/// 35. A config file is torn: Java writes in place, and deletes what it cannot read. Here it is set aside, its `.bak` is
+/// Row 35: A config file is torn: Java writes in place, and deletes what it cannot read. Here it is set aside, its `.bak` is
 /// taken, and the file is written by rename.
 #[test]
 fn failure_35_a_torn_config_file_is_set_aside_and_its_backup_taken() {
@@ -69,7 +69,7 @@ fn failure_35_a_torn_config_file_is_set_aside_and_its_backup_taken() {
     assert_eq!(offset(rig.dir.path()), Some(7));
 }
 
-/// 36. The log lost its tail and a group's offset lies behind the end of its queue: Java lets it stand, and skips what
+/// Row 36: The log lost its tail and a group's offset lies behind the end of its queue: Java lets it stand, and skips what
 /// is put below it. It is taken back to the end.
 #[test]
 fn failure_36_an_offset_behind_the_end_of_its_queue_is_taken_back() {

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::rig::{Rig, SEGMENT, max_offset, served};
 
-/// 1. The last block of the last record never reached the disk. Java cuts it; so do we, and keep what was there.
+/// Row 1: The last block of the last record never reached the disk. Java cuts it; so do we, and keep what was there.
 #[test]
 fn failure_01_a_torn_last_record_is_cut_and_kept_aside() {
     let rig = Rig::killed();
@@ -19,7 +19,7 @@ fn failure_01_a_torn_last_record_is_cut_and_kept_aside() {
     }));
 }
 
-/// 2. The body and its checksum are whole, the end of the properties is not there. Java accepts the record, with wrong
+/// Row 2: The body and its checksum are whole, the end of the properties is not there. Java accepts the record, with wrong
 /// tags and keys: nothing covers the properties. A record ends with what a writer ends it with, or is torn.
 #[test]
 fn failure_02_a_record_torn_inside_its_properties_is_torn() {
@@ -29,7 +29,7 @@ fn failure_02_a_record_torn_inside_its_properties_is_torn() {
     rig.lost_is([299]);
 }
 
-/// 2, with whole sectors: the hole lies within long properties and whatever follows is there.
+/// Row 2, with whole sectors: the hole lies within long properties and whatever follows is there.
 #[test]
 fn failure_02_a_sector_that_is_missing_in_the_properties_is_noticed() {
     let mut rig = Rig::killed();
@@ -50,7 +50,7 @@ fn failure_02_a_sector_that_is_missing_in_the_properties_is_noticed() {
     rig.lost_is([300]);
 }
 
-/// 3. A page in the unsynced tail is missing and later ones are there: the disk takes pages in any order. Java cuts at
+/// Row 3: A page in the unsynced tail is missing and later ones are there: the disk takes pages in any order. Java cuts at
 /// the hole and leaves the rest lying there. Here what is whole stays, in its slots.
 #[test]
 fn failure_03_a_missing_page_in_the_tail_costs_what_was_in_it() {
@@ -65,7 +65,7 @@ fn failure_03_a_missing_page_in_the_tail_costs_what_was_in_it() {
     rig.lost_is(lost);
 }
 
-/// 4. Java's recovery moves a pointer and leaves the bytes that it cut: behind three new records the old ones come
+/// Row 4: Java's recovery moves a pointer and leaves the bytes that it cut: behind three new records the old ones come
 /// back after the next crash. Here the tail is zeroed before anything is appended.
 #[test]
 fn failure_04_what_was_cut_never_comes_back() {
@@ -89,7 +89,7 @@ fn failure_04_what_was_cut_never_comes_back() {
     rig.lost_is([]);
 }
 
-/// 4, when Java has cut: whole old records of the right length stand at the right places behind the end. Their numbers
+/// Row 4, when Java has cut: whole old records of the right length stand at the right places behind the end. Their numbers
 /// were given out again, to records stored later.
 #[test]
 fn failure_04_what_java_cut_does_not_come_back_here_either() {
@@ -103,7 +103,7 @@ fn failure_04_what_java_cut_does_not_come_back_here_either() {
     rig.lost_is([299]);
 }
 
-/// 5. Old bytes in a file that was used again. Java takes a copy of segment 0 for segment 6, and records copied behind
+/// Row 5: Old bytes in a file that was used again. Java takes a copy of segment 0 for segment 6, and records copied behind
 /// the end for new ones. A record must stand where it says.
 #[test]
 fn failure_05_records_of_another_place_are_none() {
@@ -118,7 +118,7 @@ fn failure_05_records_of_another_place_are_none() {
     rig.lost_is([]);
 }
 
-/// 9. The segment made ahead is all zeros: no damage, no end before its time.
+/// Row 9: The segment made ahead is all zeros: no damage, no end before its time.
 #[test]
 fn failure_09_a_segment_made_ahead_is_no_part_of_the_log() {
     let rig = Rig::killed();
