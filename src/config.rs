@@ -100,6 +100,8 @@ macro_rules! options {
             pub root: PathBuf,
             /// `storePathCommitLog`: the log's directory when it is not `commitlog` below the root.
             pub commit_log_dir: Option<PathBuf>,
+            /// Files of another length are damaged, whatever the other files look like: somebody has said so.
+            pub(crate) sizes_are_certain: bool,
             $( $(#[$doc])* #[doc = ""] #[doc = concat!("RocketMQ's `", $key, "`.")] pub $name: $type, )*
         }
 
@@ -107,7 +109,7 @@ macro_rules! options {
             /// The defaults of RocketMQ over the store in `root`.
             #[must_use]
             pub fn new(root: impl Into<PathBuf>) -> Self {
-                Self { root: root.into(), commit_log_dir: None, $( $name: $default, )* }
+                Self { root: root.into(), commit_log_dir: None, sizes_are_certain: false, $( $name: $default, )* }
             }
 
             /// Every key that [`Config::set`] understands.
@@ -242,6 +244,14 @@ options! {
 pub const DELAY_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
 
 impl Config {
+    /// Says whether the configured file sizes are known to be right. Without that word, files that are too short while
+    /// none of their kind has the configured size are taken for those of another configuration, and refused.
+    #[must_use]
+    pub fn sizes_are_certain(mut self, certain: bool) -> Self {
+        self.sizes_are_certain = certain;
+        self
+    }
+
     /// The directory of the CommitLog.
     #[must_use]
     pub fn commit_log_path(&self) -> PathBuf {

@@ -149,6 +149,13 @@ impl<'a> Projected<'a> {
         }
     }
 
+    /// The two numbers that an inner batch states for its first message, in its header and in INNER_BASE, when they
+    /// disagree: one of them is damaged.
+    pub(crate) fn disagreeing(&self) -> Option<[QueueOffset; 2]> {
+        let (base, _) = self.batch?;
+        (base != self.simple.queue_offset).then_some([self.simple.queue_offset, base])
+    }
+
     /// The entries in further queues: topic, queue and entry. None unless the two lists have the same length.
     pub(crate) fn further(&self) -> impl Iterator<Item = (&'a str, QueueId, Dispatch<'static>)> + use<'a> {
         let lists = self.further.filter(|(names, offsets)| {

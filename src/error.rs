@@ -72,6 +72,12 @@ pub enum Corruption {
         /// The field.
         what: &'static str,
     },
+    /// A gap that recovery closed: what stood here is in `quarantine/`, if it was anything.
+    #[error("{}, closed by an earlier recovery", if *.unwritten { "nothing was ever written here" } else { "damage" })]
+    Gap {
+        /// Nothing had been written there.
+        unwritten: bool,
+    },
 }
 
 /// An error of the store. Each names what failed, where, and what helps.

@@ -21,6 +21,7 @@ pub mod sql92;
 mod stats;
 mod store;
 mod types;
+pub mod verify;
 pub mod vfs;
 
 #[cfg(test)]
@@ -41,7 +42,7 @@ pub use error::{Corruption, Error, Result};
 pub use filter::{Filter, SqlFilter, TagFilter};
 pub use index::{IndexFileInfo, IndexHits};
 pub use message::{GetStatus, Message, PutStatus, Queue, RawMessage, StoredMessage};
-pub use recovery::{DamagedRange, IndexRepairs, QueueRepairs, RecoveryReport};
+pub use recovery::{DamagedRange, FileRepair, IndexRepairs, QueueRepairs, RecoveryReport};
 pub use reput::{Arrival, ArrivalListener, BitmapMaker};
 pub use retention::{Condemned, RetentionPlan, RetentionReason};
 pub use segment::Lease;

@@ -9,7 +9,7 @@ use std::{collections::HashMap, fs, net::SocketAddr, path::Path};
 use reput::{
     PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, SysFlag,
     format::{
-        checkpoint, consume_queue as cq, index,
+        checkpoint, consume_queue as cq, gap, index,
         message::{self, Draft, Limits, MAGIC_BLANK, Place},
     },
 };
@@ -136,6 +136,10 @@ fn constants_equal_the_code() {
         ("INDEX_ENTRY", size(index::ENTRY)),
         ("INDEX_FILE_DEFAULT", size(index::Geometry::DEFAULT.file_size())),
         ("CHECKPOINT", size(checkpoint::SIZE)),
+        ("GAP_DAMAGED", gap::GAP_DAMAGED.into()),
+        ("GAP_UNWRITTEN", gap::GAP_UNWRITTEN.into()),
+        ("MIN_GAP", size(gap::MIN_GAP)),
+        ("MAX_GAP", size(gap::MAX_GAP)),
     ] {
         assert_eq!(documented.remove(name), Some(value), "{name}");
     }

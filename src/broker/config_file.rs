@@ -153,6 +153,48 @@ impl ConfigFile {
     }
 }
 
+/// The tables below `dir` that cannot be read, each with the reason; `.bak` files too. Changes nothing.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn unreadable_tables(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut bad = Vec::new();
+    for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
+        if entry.is_dir || !(entry.name.ends_with(".json") || entry.name.ends_with(".json.bak")) {
+            continue;
+        }
+        let path = dir.join(&entry.name);
+        let why = match vfs.read(&path, MAX_FILE) {
+            Ok(bytes) => Json::parse(&bytes.unwrap_or_default()).err(),
+            Err(error) => Some(error.to_string()),
+        };
+        bad.extend(why.map(|why| (path, why)));
+    }
+    Ok(bad)
+}
+
+/// Sets each unreadable table below `dir` aside and puts its `.bak` in its place, as a broker does when it starts. Says
+/// which were.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn mend_tables(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Vec<PathBuf>> {
+    let bad = unreadable_tables(&**vfs, dir)?;
+    let mut mended = Vec::new();
+    for (path, why) in &bad {
+        let file = ConfigFile { vfs: Arc::clone(vfs), path: path.clone(), last: Mutex::new(None) };
+        file.set_aside(path, why)?;
+        let bak = file.sibling(".bak");
+        if !bad.iter().any(|(other, _)| *other == bak)
+            && let Some(bytes) = vfs.read(&bak, MAX_FILE).map_err(Error::io("read", &bak))?
+        {
+            vfs.replace(path, &bytes).map_err(Error::io("replace", path))?;
+        }
+        mended.push(path.clone());
+    }
+    Ok(mended)
+}
+
 /// A config file as Java wrote it.
 #[cfg(test)]
 pub(crate) fn golden(name: &str) -> Json {

@@ -45,6 +45,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{runtime::Handle as Runtime, sync::watch};
 
 pub use config::{BrokerConfig, ConfigWarning};
+pub use config_file::{mend_tables, unreadable_tables};
 
 use crate::{
     clock::{Clock, SystemClock},

@@ -22,10 +22,12 @@ Examples:
   reput broker -c broker.conf            a broker as RocketMQ's own configuration file describes it
   reput namesrv -p 9876                  a name server alone
   reput store dump --json DIR            what opening the store in DIR would come to, without changing it
+  reput store verify DIR                 whether the store in DIR is whole, without changing it
+  reput store repair DIR                 what mending it would do; --apply does it
 
 Then send and receive with any RocketMQ client, its name server set to 127.0.0.1:9876.
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments.";
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 74 a file lost bytes under the running process.";
 
 /// A RocketMQ message store and broker.
 ///
@@ -52,7 +54,7 @@ enum Command {
     Broker(broker::Args),
     /// Start a name server.
     Namesrv(namesrv::Args),
-    /// Look at a store directory.
+    /// Look at a store directory, prove it whole, mend it.
     Store(store::Args),
 }
 
@@ -60,18 +62,21 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.command.unwrap_or(Command::Broker(cli.broker));
+    if let Err(error) = reput::vfs::exit_on_sigbus() {
+        eprintln!("warning: a mapped file that is cut short will end this process by a signal: {error}");
+    }
     let quiet = matches!(command, Command::Store(_));
     if let Err(error) = log_to_stderr(cli.log.as_deref(), if quiet { "warn" } else { "info" }) {
         eprintln!("error: --log: {error}");
         return ExitCode::from(2);
     }
     let done = match command {
-        Command::Broker(args) => broker::run(args),
-        Command::Namesrv(args) => namesrv::run(args),
+        Command::Broker(args) => broker::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Namesrv(args) => namesrv::run(args).map(|()| ExitCode::SUCCESS),
         Command::Store(args) => store::run(args),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE

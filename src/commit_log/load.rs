@@ -4,7 +4,8 @@
 //! when [`Loaded::recovered`] consumes it to cut the tail. There is no appender before that.
 //!
 //! `recovered` works in an order that a kill may interrupt anywhere: keep what is cut aside and sync it, remove later
-//! segments from the last one back, zero the rest of the last, sync what is kept. Opening again comes to the same.
+//! segments from the last one back, zero the rest of the last, close gaps, sync what is kept. Opening again comes to
+//! the same.
 
 use std::{
     ops::Range,
@@ -12,14 +13,14 @@ use std::{
     sync::Arc,
 };
 
-use super::{Appender, CommitLog, quarantine::Quarantine};
+use super::{Appender, CommitLog, gaps::Gap, quarantine::Quarantine};
 use crate::{
     clock::Clock,
     config::Config,
     error::{Error, Result},
     segment::{Discovered, Region, Segment, Segments, Tail, discover},
     types::PhysicalOffset,
-    vfs::{Advice, Backing, Vfs},
+    vfs::{Advice, Backing, Reserve, Vfs},
 };
 
 const SIZE_KEY: &str = "mappedFileSizeCommitLog";
@@ -50,13 +51,17 @@ pub struct Loaded {
     size: usize,
     files: Vec<Segment>,
     empty_last: Option<PathBuf>,
+    gaps: Vec<Gap>,
+    mended: Vec<(PathBuf, Option<u64>)>,
+    strangers: Vec<PathBuf>,
 }
 
-/// Finds and maps the log's files. Changes nothing on disk.
+/// Finds and maps the log's files. Changes nothing on disk, unless files are too short or missing among others that
+/// have the configured size: those are filled up with zeros, where recovery finds damage then.
 ///
 /// # Errors
-/// [`Error::FileSize`] when a file has not the configured size (a last file of no bytes is let pass and removed later),
-/// [`Error::MissingSegment`] for a gap, [`Error::Io`].
+/// [`Error::FileSize`] when files have not the configured size (a last file of no bytes is let pass and removed later),
+/// [`Error::MissingSegment`] when more are missing than can be made up for, [`Error::Io`].
 pub fn load(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Loaded> {
     let dir = config.commit_log_path();
     let bytes = config.commit_log_file_size;
@@ -65,7 +70,17 @@ pub fn load(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Loaded> {
         value: bytes.to_string(),
         why: "does not fit into this machine's memory".into(),
     })?;
-    let Discovered { files: names, empty_last } = discover(&*vfs, &dir, bytes, SIZE_KEY)?;
+    let Discovered { files: names, empty_last, short, strangers } =
+        discover(&*vfs, &dir, bytes, SIZE_KEY, config.sizes_are_certain)?;
+    for (path, len) in &short {
+        match len {
+            Some(_) => vfs.set_len(path, bytes).map_err(Error::io("fill up", path))?,
+            None => drop(vfs.create(path, bytes, Reserve::None).map_err(Error::io("create", path))?),
+        }
+    }
+    if !short.is_empty() {
+        vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
+    }
     let mut files = Vec::with_capacity(names.len());
     for (base, path) in names {
         let backing = vfs.open(&path).map_err(Error::io("open", &path))?;
@@ -75,7 +90,8 @@ pub fn load(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Loaded> {
         }
         files.push(Segment { base, path, region: Region::sealed(backing) });
     }
-    Ok(Loaded { vfs, config: config.clone(), dir, size, files, empty_last })
+    let (config, gaps) = (config.clone(), Vec::new());
+    Ok(Loaded { vfs, config, dir, size, files, empty_last, gaps, mended: short, strangers })
 }
 
 impl Loaded {
@@ -116,8 +132,21 @@ impl Loaded {
         }
     }
 
-    /// Ends the log at `end` and makes the appender. What is cut and not zero is kept below `quarantine` first; then
-    /// later segments are removed, the rest of the last is zeroed, and everything kept is synced.
+    /// Files that were too short or missing, with their lengths before, and names that are none of the log's.
+    pub fn oddities(&mut self) -> (Vec<(PathBuf, Option<u64>)>, Vec<PathBuf>) {
+        (std::mem::take(&mut self.mended), std::mem::take(&mut self.strangers))
+    }
+
+    /// Lets [`Loaded::recovered`] close these gaps.
+    #[must_use]
+    pub fn with_gaps(mut self, gaps: Vec<Gap>) -> Self {
+        self.gaps = gaps;
+        self
+    }
+
+    /// Ends the log at `end` and makes the appender. What is cut or lies in a gap and is not zero is kept below
+    /// `quarantine` first; then later segments are removed, the rest of the last is zeroed, gaps are closed, and
+    /// everything kept is synced.
     ///
     /// # Errors
     /// [`Error::Io`]. Nothing that was to be kept is lost then; opening again starts over.
@@ -136,20 +165,24 @@ impl Loaded {
         self.remove_from(end)?;
         let mut kept: Vec<(PhysicalOffset, PathBuf, Box<dyn Backing>)> = Vec::with_capacity(self.files.len());
         for Segment { base, path, region } in std::mem::take(&mut self.files) {
-            if end.since(base) < size {
-                let from = usize::try_from(end.since(base)).unwrap_or(self.size);
-                let dirty = dirty_pages(&region, from);
-                let backing = owned(region, &path)?;
-                for page in dirty {
-                    backing
-                        .write(page.start, &ZEROS[..page.len()])
-                        .map_err(Error::io("zero the tail of", &path))?;
-                }
-                kept.push((base, path, backing));
-            } else {
-                let backing = owned(region, &path)?;
-                kept.push((base, path, backing));
+            let gaps: Vec<_> = self.gaps.iter().filter_map(|gap| gap.within(base, self.size)).collect();
+            let from = usize::try_from(end.since(base)).unwrap_or(self.size).min(self.size);
+            let mut dirty =
+                if end.since(base) < size { dirty_pages(&region, from..self.size) } else { Vec::new() };
+            for gap in &gaps {
+                dirty.append(&mut dirty_pages(&region, gap.range()));
             }
+            let backing = owned(region, &path)?;
+            for page in dirty {
+                backing
+                    .write(page.start, &ZEROS[..page.len()])
+                    .map_err(Error::io("zero a part of", &path))?;
+            }
+            for gap in gaps {
+                gap.close(&*backing, base, self.config.append_prop_crc)
+                    .map_err(Error::io("close a gap in", &path))?;
+            }
+            kept.push((base, path, backing));
         }
         self.sync(&kept)?;
         let (segments, tail) = run(kept, end, self.size);
@@ -170,10 +203,19 @@ impl Loaded {
 
     fn keep_aside(&self, end: PhysicalOffset, clock: &dyn Clock) -> Result<()> {
         let mut quarantine = Quarantine::new(&*self.vfs, self.config.path("quarantine"));
+        let mut keep = |file: &Segment, range: Range<usize>, why| {
+            let upto = range.end.min(data_end(&file.region, range.start));
+            let cut = file.region.bytes().get(range.start..upto).unwrap_or_default();
+            quarantine.keep(file.base.plus(range.start), cut, &file.path, clock.now(), why)
+        };
+        for file in &self.files {
+            for gap in self.gaps.iter().filter_map(|gap| gap.within(file.base, self.size)) {
+                keep(file, gap.range(), "damaged")?;
+            }
+        }
         for file in self.files.iter().filter(|file| file.end() > end) {
             let from = usize::try_from(end.since(file.base)).unwrap_or(self.size);
-            let cut = file.region.bytes().get(from..data_end(&file.region, from)).unwrap_or_default();
-            quarantine.keep(file.base.plus(from), cut, &file.path, clock.now())?;
+            keep(file, from..self.size, "tail")?;
         }
         quarantine.finish()
     }
@@ -242,12 +284,13 @@ fn data_end(region: &Region, from: usize) -> usize {
     region.data_from(from).last().map_or(from, |range| range.end)
 }
 
-/// The ranges of a page at most, from `from` on, that hold anything but zeros.
-fn dirty_pages(region: &Region, from: usize) -> Vec<Range<usize>> {
+/// The ranges of a page at most, within `range`, that hold anything but zeros.
+fn dirty_pages(region: &Region, range: Range<usize>) -> Vec<Range<usize>> {
     let mut dirty = Vec::new();
-    for data in region.data_from(from) {
-        for at in data.clone().step_by(PAGE) {
-            let page = at..data.end.min(at + PAGE);
+    for data in region.data_from(range.start).take_while(|data| data.start < range.end) {
+        let end = data.end.min(range.end);
+        for at in (data.start..end).step_by(PAGE) {
+            let page = at..end.min(at + PAGE);
             if region.bytes()[page.clone()] != ZEROS[..page.len()] {
                 dirty.push(page);
             }

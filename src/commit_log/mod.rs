@@ -17,6 +17,7 @@
 
 mod appender;
 mod flush;
+mod gaps;
 mod group;
 mod load;
 mod prepare;
@@ -39,6 +40,7 @@ use std::{
 use parking_lot::Mutex;
 
 pub use appender::Appender;
+pub use gaps::Gap;
 pub use load::{Loaded, load};
 pub use reader::SegmentInfo;
 

@@ -1,4 +1,4 @@
-//! Bytes that recovery cuts off, kept aside: `quarantine/<20-digit offset>-<length>.bin` and one line for each in
+//! Bytes that recovery cuts off or closes a gap over, kept aside: `quarantine/<20-digit offset>-<length>.bin` and one line for each in
 //! `quarantine/manifest.jsonl`.
 //!
 //! Trailing zeros are not kept, and a cut of zeros alone leaves no trace. Everything is durable when
@@ -31,13 +31,14 @@ impl<'a> Quarantine<'a> {
         Self { vfs, dir, lines: String::new() }
     }
 
-    /// Keeps `cut`, which stood at `at` in `file`.
+    /// Keeps `cut`, which stood at `at` in `file`. `why` is one of the words of FORMAT.md, "quarantine".
     pub(super) fn keep(
         &mut self,
         at: PhysicalOffset,
         cut: &[u8],
         file: &Path,
         now: StoreTimestamp,
+        why: &'static str,
     ) -> Result<()> {
         let len = len_without_zeros(cut);
         if len == 0 {
@@ -47,7 +48,7 @@ impl<'a> Quarantine<'a> {
         let name = self.write(&format!("{:020}-{len}", at.0), &cut[..len])?;
         let from = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let line = format!(
-            r#"{{"file":"{name}","offset":{},"len":{len},"from":"{}","time":{}}}"#,
+            r#"{{"file":"{name}","offset":{},"len":{len},"from":"{}","time":{},"why":"{why}"}}"#,
             at.0,
             from.escape_default(),
             now.0

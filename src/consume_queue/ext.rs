@@ -24,7 +24,7 @@ pub(super) struct Ext {
 }
 
 impl Ext {
-    const SIZE_KEY: &str = "mappedFileSizeConsumeQueueExt";
+    pub const SIZE_KEY: &str = "mappedFileSizeConsumeQueueExt";
 
     /// The files that `listing` shows.
     pub(super) fn load(disk: Arc<Disk>, dir: PathBuf, file_size: u64, listing: &[DirEntry]) -> Result<Self> {

@@ -60,6 +60,8 @@ pub(super) struct Run {
     dir_is_new: bool,
     /// Files that do not belong to the run and go when it is recovered.
     strays: Vec<PathBuf>,
+    /// Files that are shorter than they should be, and their lengths: filled up with zeros when it is recovered.
+    short: Vec<(PathBuf, u64)>,
 }
 
 /// What has to be synced to make a run durable up to a byte.
@@ -88,11 +90,13 @@ impl Run {
             names_changed: false,
             dir_is_new: false,
             strays: Vec::new(),
+            short: Vec::new(),
         }
     }
 
     /// The run that `listing`, sorted by name, shows; it ends at the end of its last file. Names that are no
-    /// numbers are left alone. Files behind a gap, and a last one without bytes, are strays.
+    /// numbers are left alone. Files behind a gap, and a last one without bytes, are strays. Files that are too short
+    /// are known by [`Run::short`].
     pub(super) fn load(
         disk: Arc<Disk>,
         dir: PathBuf,
@@ -109,13 +113,17 @@ impl Run {
                 run.strays.push(path);
                 continue;
             }
-            if entry.len != file_size {
+            // A short file is damaged; among files that stand elsewhere it is of another configuration.
+            if entry.len > file_size || (entry.len < file_size && base % file_size != 0) {
                 return Err(Error::FileSize { path, actual: entry.len, expected: file_size, key });
             }
             if base % file_size != 0 {
                 return Err(Error::ForeignFile { path, expected: "queue file of the configured size" });
             }
             if run.files.is_empty() || base == run.written {
+                if entry.len < file_size {
+                    run.short.push((path.clone(), entry.len));
+                }
                 run.files.push_back(Slot::closed(base, path));
                 run.written = base.saturating_add(file_size);
             } else {
@@ -124,6 +132,24 @@ impl Run {
         }
         run.synced = run.written;
         Ok(run)
+    }
+
+    /// Files that are shorter than they should be, and their lengths.
+    pub(super) fn short(&self) -> &[(PathBuf, u64)] {
+        &self.short
+    }
+
+    /// Whether any file was found at its full length.
+    pub(super) fn has_whole_file(&self) -> bool {
+        self.files.len() > self.short.len()
+    }
+
+    /// Fills short files up with zeros, where recovery writes the missing entries then. Says which they were.
+    pub(super) fn fill_up(&mut self) -> Result<Vec<(PathBuf, u64)>> {
+        for (path, _) in &self.short {
+            self.disk.vfs.set_len(path, self.file_size).map_err(Error::io("fill up", path))?;
+        }
+        Ok(mem::take(&mut self.short))
     }
 
     /// The first byte of the first file.
@@ -359,6 +385,7 @@ impl Run {
         self.tail.clear();
         self.fill = 0..0;
         self.touched.clear();
+        self.short.clear();
         while let Some(slot) = self.files.pop_back() {
             self.names_changed = true;
             self.disk.vfs.remove(&slot.path).map_err(Error::io("remove", &slot.path))?;

@@ -1,5 +1,7 @@
 //! Where a queue ends and begins: found on open, moved when the log is cut or its oldest segments go.
 
+use std::path::PathBuf;
+
 use super::{
     Queue, QueueKind,
     files::len,
@@ -93,8 +95,14 @@ impl State {
 impl Queue {
     /// Finds where the valid entries end, from the third file before the end on, drops what lies behind and zeroes
     /// it on disk.
-    pub(crate) fn recover(&self) -> Result<()> {
+    ///
+    /// Says which files were too short and have been filled up with zeros.
+    pub(crate) fn recover(&self) -> Result<Vec<(PathBuf, u64)>> {
         let mut state = self.lock();
+        let mut short = state.run.fill_up()?;
+        if let Some(ext) = &mut state.ext {
+            short.append(&mut ext.run.fill_up()?);
+        }
         let width = state.width();
         let files: Vec<_> = state.run.file_ranges().collect();
         let skip = files.len().saturating_sub(FILES_READ);
@@ -118,7 +126,7 @@ impl Queue {
         self.publish(&state)?;
         drop(state);
         self.enlist_unsynced();
-        Ok(())
+        Ok(short)
     }
 
     /// Drops the entries from `end` on.

@@ -156,8 +156,37 @@ impl QueueTable {
         let ext_topics = list(&*table.places.disk.vfs, &table.places.root.join(EXT_DIR))?;
         for (dir, kind) in [(SIMPLE_DIR, QueueKind::Simple), (BATCH_DIR, QueueKind::Batch)] {
             table.load_kind(dir, kind, &ext_topics)?;
+            if !config.sizes_are_certain {
+                table.sizes_prove_themselves(kind)?;
+            }
         }
         Ok(table)
+    }
+
+    /// Short files are damaged if any other of their kind has the configured size; else the configuration may be
+    /// another than the store's.
+    fn sizes_prove_themselves(&self, kind: QueueKind) -> Result<()> {
+        let (mut odd, mut odd_ext) = (None, None);
+        let (mut proven, mut proven_ext) = (false, false);
+        for queue in self.queues().iter().filter(|queue| queue.kind() == kind) {
+            let state = queue.lock();
+            proven |= state.run.has_whole_file();
+            odd = odd.or_else(|| state.run.short().first().cloned());
+            if let Some(ext) = &state.ext {
+                proven_ext |= ext.run.has_whole_file();
+                odd_ext = odd_ext.or_else(|| ext.run.short().first().cloned());
+            }
+        }
+        let (_, size, key) = self.places.file_size(kind);
+        if let Some((path, actual)) = odd.filter(|_| !proven) {
+            return Err(Error::FileSize { path, actual, expected: size, key });
+        }
+        match odd_ext.filter(|_| !proven_ext) {
+            Some((path, actual)) => {
+                Err(Error::FileSize { path, actual, expected: self.places.ext_size, key: Ext::SIZE_KEY })
+            }
+            None => Ok(()),
+        }
     }
 
     fn load_kind(&self, dir: &str, kind: QueueKind, ext_topics: &[DirEntry]) -> Result<()> {
@@ -223,9 +252,13 @@ impl QueueTable {
         all
     }
 
-    /// Recovers every queue.
-    pub(crate) fn recover(&self) -> Result<()> {
-        self.queues().iter().try_for_each(|queue| queue.recover())
+    /// Recovers every queue. Says which files were too short and have been filled up with zeros.
+    pub(crate) fn recover(&self) -> Result<Vec<(PathBuf, u64)>> {
+        let mut short = Vec::new();
+        for queue in self.queues() {
+            short.append(&mut queue.recover()?);
+        }
+        Ok(short)
     }
 
     /// Removes a topic's queues with their files.

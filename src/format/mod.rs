@@ -8,6 +8,7 @@
 pub mod checkpoint;
 pub mod consume_queue;
 mod draft;
+pub mod gap;
 pub mod hash;
 pub mod index;
 pub mod message;

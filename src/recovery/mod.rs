@@ -18,11 +18,11 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use report::{DamagedRange, IndexRepairs, QueueRepairs, RecoveryReport};
+pub use report::{DamagedRange, FileRepair, IndexRepairs, QueueRepairs, RecoveryReport};
 
 use crate::{
     clock::Clock,
-    commit_log::{Appender, CommitLog, Loaded},
+    commit_log::{Appender, CommitLog, Gap, Loaded},
     config::Config,
     consume_queue::{CqUnit, Queue, QueueTable},
     deleted::DeletedTopics,
@@ -84,9 +84,13 @@ pub(crate) fn recover(
     found: Found,
 ) -> Result<Recovered> {
     let started = clock.monotonic();
-    let Found { log, table, index, checkpoint, aborted } = found;
+    let Found { mut log, table, index, checkpoint, aborted } = found;
     let mut report = RecoveryReport { aborted, ..RecoveryReport::default() };
-    table.recover()?;
+    let (short, strangers) = log.oddities();
+    let queues = table.recover()?.into_iter().map(|(path, len)| (path, Some(len)));
+    let short = short.into_iter().chain(queues);
+    (report.files, report.strangers) =
+        (short.map(|(path, len)| FileRepair { path, len }).collect(), strangers);
     let mut last_record = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
     if let Some(from) = log.first_offset() {
         let indexed = aborted.then_some(checkpoint.index_timestamp);
@@ -101,7 +105,14 @@ pub(crate) fn recover(
     }
     log.advise(Advice::Random);
     let end = report.end;
-    let (log, appender) = log.recovered(end, Arc::clone(clock))?;
+    let gap = |range: &DamagedRange| Gap {
+        from: range.from,
+        to: range.to,
+        unwritten: range.is_unwritten(),
+        stored: last_record.1,
+    };
+    let gaps = report.damage.iter().filter(|range| !range.is_closed()).map(gap).collect();
+    let (log, appender) = log.with_gaps(gaps).recovered(end, Arc::clone(clock))?;
     for queue in table.queues() {
         queue.correct_min_offset(log.min_offset())?;
     }
@@ -134,7 +145,8 @@ impl Parts<'_> {
         if !again {
             return Ok(last);
         }
-        *report = RecoveryReport { aborted: report.aborted, ..RecoveryReport::default() };
+        let (files, strangers) = (std::mem::take(&mut report.files), std::mem::take(&mut report.strangers));
+        *report = RecoveryReport { aborted: report.aborted, files, strangers, ..RecoveryReport::default() };
         Ok(self.pass(from, None, report)?.0)
     }
 

@@ -109,10 +109,11 @@ impl<'t> QueueRepair<'t> {
     /// Sees to the entries of one record.
     pub(super) fn take(&mut self, made: &Projected<'_>, damage: &[DamagedRange]) -> Result<()> {
         if made.is_queued() {
-            self.one(made.topic, made.queue_id, made.kind(), damage, |kind| made.entry(kind))?;
+            let doubtful = made.disagreeing();
+            self.one(made.topic, made.queue_id, made.kind(), damage, doubtful, |kind| made.entry(kind))?;
         }
         for (topic, id, entry) in made.further() {
-            self.one(topic, id, QueueKind::Simple, damage, |_| Some(entry))?;
+            self.one(topic, id, QueueKind::Simple, damage, None, |_| Some(entry))?;
         }
         Ok(())
     }
@@ -123,6 +124,7 @@ impl<'t> QueueRepair<'t> {
         id: QueueId,
         kind: QueueKind,
         damage: &[DamagedRange],
+        doubtful: Option<[QueueOffset; 2]>,
         entry: impl FnOnce(QueueKind) -> Option<Dispatch<'static>>,
     ) -> Result<()> {
         let Some(number) = self.number_of(topic, id).or_else(|| self.meet(topic, id, kind)) else {
@@ -130,7 +132,20 @@ impl<'t> QueueRepair<'t> {
             return Ok(());
         };
         let Some(seen) = self.seen.get_mut(number) else { return Ok(()) };
-        let Some(entry) = entry(seen.queue.kind()) else { return Ok(()) };
+        let Some(mut entry) = entry(seen.queue.kind()) else { return Ok(()) };
+        if let Some(numbers) = doubtful.filter(|_| seen.queue.kind() == QueueKind::Batch) {
+            // The one that continues the queue is right, or that of the entry that was made when both were.
+            let right = match seen.next {
+                Some(next) => numbers.into_iter().find(|number| *number == next),
+                None => numbered(&seen.queue, &entry, numbers)?,
+            };
+            let Some(right) = right else {
+                self.done.unplaced += 1;
+                self.lost += u64::try_from(entry.size).unwrap_or(0);
+                return Ok(());
+            };
+            entry.queue_offset = right;
+        }
         if !(0..=LAST_OFFSET).contains(&entry.queue_offset.0) {
             self.done.unplaced += 1;
             self.lost += u64::try_from(entry.size).unwrap_or(0);
@@ -401,6 +416,18 @@ impl Placing<'_> {
         (unseen && (unit.offset < self.from || leads(&self.seen.queue, unit)))
             || damage_at(self.damage, unit.offset).is_some_and(|range| unit.end() <= range.to)
     }
+}
+
+/// Which of two numbers a batch queue already knows the record by.
+fn numbered(queue: &Queue, entry: &Dispatch<'_>, numbers: [QueueOffset; 2]) -> Result<Option<QueueOffset>> {
+    for number in numbers {
+        let known =
+            queue.get(number)?.filter(|unit| unit.queue_offset == number && unit.offset == entry.offset);
+        if known.is_some() {
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether the entries of a batch queue, which are found by their numbers, have numbers and places that rise.

@@ -1,10 +1,10 @@
 //! What recovery has to say.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::{error::Corruption, types::PhysicalOffset};
 
-/// Bytes of the log that hold no record, with records behind them. They are left as they are.
+/// Bytes of the log that hold no record, with records behind them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DamagedRange {
     /// The first bad byte.
@@ -19,7 +19,13 @@ impl DamagedRange {
     /// Whether the range is merely the end of a segment where no blank was written.
     #[must_use]
     pub const fn is_unwritten(&self) -> bool {
-        matches!(self.why, Corruption::Magic { magic: 0 })
+        matches!(self.why, Corruption::Magic { magic: 0 } | Corruption::Gap { unwritten: true })
+    }
+
+    /// Whether an earlier recovery has kept the bytes aside and closed the gap: nothing is left to be done.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.why, Corruption::Gap { .. })
     }
 }
 
@@ -51,6 +57,15 @@ pub struct IndexRepairs {
     pub rebuilt_from: Option<PhysicalOffset>,
 }
 
+/// A file that was brought to its full length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRepair {
+    /// The file.
+    pub path: PathBuf,
+    /// Its length before; `None` when it was missing. Zeros were put behind.
+    pub len: Option<u64>,
+}
+
 /// What opening a store found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -71,6 +86,10 @@ pub struct RecoveryReport {
     pub queues: QueueRepairs,
     /// What was done to the index.
     pub index: IndexRepairs,
+    /// Files of a wrong length or missing, and what was done.
+    pub files: Vec<FileRepair>,
+    /// Names that are none of the log's: left alone.
+    pub strangers: Vec<PathBuf>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -92,7 +111,8 @@ impl RecoveryReport {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.torn.is_none()
-            && self.damage.is_empty()
+            && self.damage.iter().all(DamagedRange::is_closed)
+            && self.files.is_empty()
             && self.queues == QueueRepairs::default()
             && self.index == IndexRepairs::default()
     }
@@ -103,6 +123,15 @@ impl fmt::Display for RecoveryReport {
         write!(f, "{} records in {} to {}", self.records, self.start, self.end)?;
         if let Some(why) = self.torn {
             write!(f, "; cut there: {why}")?;
+        }
+        for FileRepair { path, len } in &self.files {
+            match len {
+                Some(len) => write!(f, "; {} had {len} bytes, filled up with zeros", path.display())?,
+                None => write!(f, "; {} was missing, an empty one stands in", path.display())?,
+            }
+        }
+        for path in &self.strangers {
+            write!(f, "; {} is not part of the log, left alone", path.display())?;
         }
         for range in &self.damage {
             let what = if range.is_unwritten() { "unwritten" } else { "damaged" };

@@ -8,9 +8,12 @@ use super::DamagedRange;
 use crate::{
     config::Config,
     error::Corruption,
-    format::message::{
-        self, BLANK_LEN, Header, MAGIC_AT, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MIN_RECORD, PHYSICAL_OFFSET_AT,
-        PROP_CRC_LEN, Record,
+    format::{
+        gap::gap_of,
+        message::{
+            self, BLANK_LEN, Header, MAGIC_AT, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MIN_RECORD,
+            PHYSICAL_OFFSET_AT, PROP_CRC_LEN, Record,
+        },
     },
     types::PhysicalOffset,
 };
@@ -23,7 +26,7 @@ const TRIALS: u64 = 4;
 
 /// What makes a record count, besides its place and its lengths.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Checks {
+pub(crate) struct Checks {
     /// The checksum of the body.
     pub body_crc: bool,
     /// The checksum of the whole record, where it has one.
@@ -31,14 +34,14 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self { body_crc: config.check_crc_on_recover, record_crc: config.force_verify_prop_crc }
     }
 }
 
 /// What the scan comes to next.
 #[derive(Debug)]
-pub(super) enum Step<'a> {
+pub(crate) enum Step<'a> {
     /// A record.
     Record(Header<'a>),
     /// Bytes that are no records, with a record behind them.
@@ -52,12 +55,23 @@ pub(super) enum Step<'a> {
     },
 }
 
+/// What [`Scan::accept`] finds at a place.
+enum Stands<'a> {
+    Record(Header<'a>),
+    /// A gap record.
+    Gap {
+        size: usize,
+        unwritten: bool,
+    },
+    Blank,
+}
+
 /// Tells records that another life of the log left behind from those of this one.
-pub(super) type Stale<'s> = &'s dyn Fn(&Header<'_>) -> Option<Corruption>;
+pub(crate) type Stale<'s> = &'s dyn Fn(&Header<'_>) -> Option<Corruption>;
 
 /// A pass over the log.
 #[derive(Debug)]
-pub(super) struct Scan<'a> {
+pub(crate) struct Scan<'a> {
     segments: Vec<(PhysicalOffset, &'a [u8])>,
     checks: Checks,
     /// The segment being read, and the byte in it.
@@ -74,7 +88,7 @@ pub(super) struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// A pass over `segments` from `from` on, where a record, a blank or the end of the log is. `data_ends` says for
     /// each segment behind which position only zeros follow: a search does not read them.
-    pub(super) fn new(
+    pub(crate) fn new(
         segments: Vec<(PhysicalOffset, &'a [u8])>,
         data_ends: Vec<usize>,
         checks: Checks,
@@ -88,7 +102,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The next record, damage or the end.
-    pub(super) fn step(&mut self, stale: Stale<'_>) -> Step<'a> {
+    pub(crate) fn step(&mut self, stale: Stale<'_>) -> Step<'a> {
         loop {
             let Some(&(base, bytes)) = self.segments.get(self.number) else {
                 return Step::End { at: self.end, torn: None };
@@ -101,12 +115,23 @@ impl<'a> Scan<'a> {
                 continue;
             }
             let why = match self.accept(here, rest, stale) {
-                Ok(Some(header)) => {
+                Ok(Stands::Record(header)) => {
                     self.at += header.total_size;
                     self.end = here.plus(header.total_size);
                     return Step::Record(header);
                 }
-                Ok(None) => {
+                Ok(Stands::Gap { size, unwritten }) => return self.gap(here, size, unwritten, stale),
+                Ok(Stands::Blank) if self.at == 0 => {
+                    // No writer begins a segment with its end: recovery has closed the gap of a lost segment so.
+                    let to = base.plus(bytes.len());
+                    self.next_segment(to);
+                    return Step::Damage(DamagedRange {
+                        from: here,
+                        to,
+                        why: Corruption::Gap { unwritten: true },
+                    });
+                }
+                Ok(Stands::Blank) => {
                     self.next_segment(base.plus(bytes.len()));
                     continue;
                 }
@@ -127,27 +152,47 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// A gap record, with those of its kind that follow it in the segment: one stretch of damage, as it was found.
+    fn gap(&mut self, from: PhysicalOffset, size: usize, unwritten: bool, stale: Stale<'_>) -> Step<'a> {
+        self.at += size;
+        let mut to = from.plus(size);
+        while let Some(&(base, bytes)) = self.segments.get(self.number) {
+            let rest = bytes.get(self.at..).unwrap_or_default();
+            match self.accept(base.plus(self.at), rest, stale) {
+                Ok(Stands::Gap { size, unwritten: same }) if same == unwritten => {
+                    self.at += size;
+                    to = to.plus(size);
+                }
+                _ => break,
+            }
+        }
+        self.end = to;
+        Step::Damage(DamagedRange { from, to, why: Corruption::Gap { unwritten } })
+    }
+
     fn next_segment(&mut self, end: PhysicalOffset) {
         (self.number, self.at, self.end) = (self.number + 1, 0, end);
     }
 
-    /// What stands at the start of `rest`: a record, or a blank (`None`).
+    /// What stands at the start of `rest`.
     fn accept(
         &self,
         here: PhysicalOffset,
         rest: &'a [u8],
         stale: Stale<'_>,
-    ) -> Result<Option<Header<'a>>, Corruption> {
+    ) -> Result<Stands<'a>, Corruption> {
         let (size, magic) = message::size_and_magic(rest)?;
         if magic == MAGIC_BLANK {
-            return Ok(None);
+            return Ok(Stands::Blank);
         }
         let record = Record::decode(rest)?;
         if record.physical_offset != here {
             return Err(Corruption::Misplaced { stated: record.physical_offset, actual: here });
         }
-        // Properties end with a separator or with a value: a record that ends with a zero was not written to its end.
-        if record.properties.raw().last() == Some(&0) {
+        if record.topic.contains('\0') {
+            return Err(Corruption::Text { what: "topic" });
+        }
+        if has_hole(record.properties.raw(), here.plus(size)) {
             return Err(Corruption::Text { what: "properties" });
         }
         let whole = self.checks.record_crc && message::verify_prop_crc(rest.get(..size).unwrap_or_default())?;
@@ -156,6 +201,9 @@ impl<'a> Scan<'a> {
         }
         if self.checks.body_crc && !whole {
             record.verify_body_crc()?;
+        }
+        if let Some(unwritten) = gap_of(&record) {
+            return Ok(Stands::Gap { size, unwritten });
         }
         let header = Header {
             total_size: record.total_size,
@@ -169,7 +217,7 @@ impl<'a> Scan<'a> {
         };
         match stale(&header) {
             Some(why) => Err(why),
-            None => Ok(Some(header)),
+            None => Ok(Stands::Record(header)),
         }
     }
 
@@ -196,7 +244,7 @@ impl<'a> Scan<'a> {
     fn is_record(&self, number: usize, at: usize, stale: Stale<'_>) -> bool {
         let Some(&(base, bytes)) = self.segments.get(number) else { return false };
         let rest = bytes.get(at..).unwrap_or_default();
-        matches!(self.accept(base.plus(at), rest, stale), Ok(Some(_)))
+        matches!(self.accept(base.plus(at), rest, stale), Ok(Stands::Record(_) | Stands::Gap { .. }))
     }
 
     /// The first record of a segment at or behind `from`, found by its magic and its own physical offset.
@@ -256,6 +304,26 @@ fn looks_like_record(bytes: &[u8], at: usize, here: PhysicalOffset) -> bool {
     let place = bytes.get(at + PHYSICAL_OFFSET_AT..).and_then(<[u8]>::first_chunk);
     matches!(magic, Some(MAGIC_V1 | MAGIC_V2))
         && place.is_some_and(|place| i64::from_be_bytes(*place) == here.0)
+}
+
+/// Whether properties, whose last byte stands before `end`, lack a sector that never reached the disk. They end with a
+/// separator or with a value: a record that ends with a zero was not written to its end.
+fn has_hole(properties: &[u8], end: PhysicalOffset) -> bool {
+    const SECTOR: usize = 512;
+    if properties.last() == Some(&0) {
+        return true;
+    }
+    if !properties.contains(&0) {
+        return false;
+    }
+    let start = end.since(PhysicalOffset::ZERO).saturating_sub(properties.len() as u64);
+    let first = usize::try_from(start.next_multiple_of(SECTOR as u64) - start).unwrap_or(usize::MAX);
+    let before = properties.get(..first).filter(|front| !front.is_empty());
+    let sectors = properties.get(first..).unwrap_or_default().as_chunks::<SECTOR>().0.iter();
+    before
+        .into_iter()
+        .chain(sectors.map(<[u8; SECTOR]>::as_slice))
+        .any(|part| part.iter().all(|byte| *byte == 0))
 }
 
 /// Whether properties end with what was the checksum of the record before some of its bytes changed.

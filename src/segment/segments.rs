@@ -36,43 +36,73 @@ pub fn parse_name(name: &str) -> Option<i64> {
     if name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit()) { name.parse().ok() } else { None }
 }
 
+/// Missing files that are made up for; more are no accident.
+const MAX_MISSING: u64 = 1024;
+
 /// What a directory holds of a run.
 #[derive(Debug, Default)]
 pub struct Discovered {
-    /// Base offset and path of each file, in order and without a gap.
+    /// Base offset and path of each file, in order and without a gap; those of `short` among them.
     pub files: Vec<(PhysicalOffset, PathBuf)>,
     /// A last file of no bytes: a creation that was cut short. Not one of `files`.
     pub empty_last: Option<PathBuf>,
+    /// Files that are shorter than the others, with their length, and missing ones between others.
+    pub short: Vec<(PathBuf, Option<u64>)>,
+    /// Files whose names belong to no run.
+    pub strangers: Vec<PathBuf>,
 }
 
-/// Lists the run in `dir`, whose files must all have `size` bytes as configured by `key`. Directories and names that
-/// belong to no run are passed over. Changes nothing.
+/// Lists the run in `dir`, whose files have `size` bytes each as configured by `key`. Names that belong to no run are
+/// passed over. Changes nothing.
+///
+/// A file that is too short is damaged when another has the configured size, or when `certain` says that the
+/// configuration is right; else the configuration is taken for the wrong one.
 ///
 /// # Errors
-/// [`Error::FileSize`] for a file of another size, [`Error::MissingSegment`] for a gap, [`Error::Io`].
-pub fn discover(vfs: &dyn Vfs, dir: &Path, size: u64, key: &'static str) -> Result<Discovered> {
+/// [`Error::FileSize`] for a file of another size, [`Error::MissingSegment`] for a gap that no accident makes,
+/// [`Error::Io`].
+pub fn discover(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    size: u64,
+    key: &'static str,
+    certain: bool,
+) -> Result<Discovered> {
     let mut found = Discovered::default();
     let mut files = Vec::new();
     for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
         let path = dir.join(&entry.name);
         match parse_name(&entry.name) {
             Some(base) if !entry.is_dir => files.push((PhysicalOffset(base), path, entry.len)),
-            _ => {}
+            _ => found.strangers.push(path),
         }
     }
     files.sort();
     if files.last().is_some_and(|(_, _, len)| *len == 0) {
         found.empty_last = files.pop().map(|(_, path, _)| path);
     }
+    let proven = certain || files.iter().any(|(_, _, len)| *len == size);
+    let step = usize::try_from(size).unwrap_or(usize::MAX);
     for (base, path, actual) in files {
-        if actual != size {
+        // A short file is damaged; one that stands where none of this size can is of another configuration.
+        let elsewhere = actual < size && base.0.unsigned_abs() % size.max(1) != 0;
+        if actual > size || elsewhere || (actual < size && !proven) {
             return Err(Error::FileSize { path, actual, expected: size, key });
         }
-        if let Some((before, _)) = found.files.last() {
-            let missing = before.plus(usize::try_from(size).unwrap_or(usize::MAX));
-            if base != missing {
+        while let Some((before, _)) = found.files.last()
+            && before.plus(step) != base
+        {
+            let missing = before.plus(step);
+            let gap = u64::try_from(base.0.saturating_sub(missing.0)).unwrap_or(u64::MAX);
+            if gap % size.max(1) != 0 || gap / size.max(1) > MAX_MISSING {
                 return Err(Error::MissingSegment { dir: dir.into(), missing });
             }
+            let path = dir.join(file_name(missing.0));
+            found.short.push((path.clone(), None));
+            found.files.push((missing, path));
+        }
+        if actual < size {
+            found.short.push((path.clone(), Some(actual)));
         }
         found.files.push((base, path));
     }
@@ -214,6 +244,6 @@ mod tests {
         assert_eq!(base(350), None);
         run.put_back(oldest);
         assert_eq!((base(350), base(450)), (Some(300), Some(400)));
-        assert_eq!(discover(&OsVfs, dir.path(), 100, "k").unwrap().files.len(), 3);
+        assert_eq!(discover(&OsVfs, dir.path(), 100, "k", false).unwrap().files.len(), 3);
     }
 }

@@ -108,6 +108,11 @@ fn assemble(config: Config, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<
     let recovered = recovery::recover(&config, &clock, &deleted, found)?;
     checkpoint.now.confirm_offset = recovered.last_record.0;
     checkpoint.now.index_timestamp = recovered.indexed;
+    // What was cut must not be claimed: RocketMQ begins its recovery where the checkpoint says.
+    let (place, stored) = recovered.last_record;
+    checkpoint.now.physic_timestamp = checkpoint.now.physic_timestamp.min(stored);
+    checkpoint.now.logics_timestamp = checkpoint.now.logics_timestamp.min(stored);
+    checkpoint.now.logics_offset = checkpoint.now.logics_offset.min(place);
     checkpoint.save()?;
 
     let (log, table, index) = (recovered.log, Arc::new(recovered.table), Arc::new(recovered.index));

@@ -6,14 +6,18 @@
 
 use std::{fmt, io, ops::Range, path::Path, ptr::NonNull, time::SystemTime};
 
+mod changes;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod os;
 mod overlay;
+mod sigbus;
 
+pub use changes::{Change, ChangeKind};
 pub use os::OsVfs;
 pub(crate) use os::{local_utc_offset, sleep_on, wake_all};
 pub use overlay::OverlayVfs;
+pub use sigbus::{SIGBUS_EXIT_CODE, exit_on_sigbus};
 
 /// What [`Vfs::list`] says of one name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]

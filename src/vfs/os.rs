@@ -27,11 +27,32 @@ use std::{
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 
-use super::{Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs};
+use super::{Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs, sigbus::Known};
 
 /// The operating system's files.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsVfs;
+
+impl OsVfs {
+    /// Whether a process holds the lock that [`Vfs::lock`] takes, this one included. Changes nothing.
+    ///
+    /// # Errors
+    /// What the system says; a missing file is not locked.
+    pub fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        let held = HELD.lock();
+        let Some(meta) = none_if_absent(fs::metadata(path))? else { return Ok(false) };
+        if held.contains(&(meta.dev(), meta.ino())) {
+            return Ok(true);
+        }
+        let file = File::open(path)?;
+        let mut range = first_byte(libc::F_RDLCK);
+        // SAFETY: the descriptor is open and `range` is a whole `flock` that lives across the call.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut range) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(i32::from(range.l_type) != libc::F_UNLCK)
+    }
+}
 
 /// An open file and its mapping. The descriptor stays open for writes and syncs.
 #[derive(Debug)]
@@ -40,6 +61,7 @@ struct OsBacking {
     map: MmapRaw,
     base: NonNull<u8>,
     len: usize,
+    _known: Known,
 }
 
 // SAFETY: `base` points into `map`, which this value owns and which is `Send` and `Sync` itself; the pointer is only
@@ -49,11 +71,12 @@ unsafe impl Send for OsBacking {}
 unsafe impl Sync for OsBacking {}
 
 impl OsBacking {
-    fn map(file: File, len: u64) -> io::Result<Self> {
+    fn map(file: File, len: u64, path: &Path) -> io::Result<Self> {
         let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         let map = MmapOptions::new().len(len).map_raw(&file)?;
         let base = NonNull::new(map.as_mut_ptr()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(Self { file, map, base, len })
+        let known = Known::new(base.as_ptr(), len, path);
+        Ok(Self { _known: known, file, map, base, len })
     }
 
     fn inside(&self, range: &Range<usize>) -> io::Result<()> {
@@ -255,7 +278,7 @@ impl Vfs for OsVfs {
                 claim(&file, 0, len)?;
             }
             file.set_len(len)?;
-            OsBacking::map(file, len)
+            OsBacking::map(file, len, path)
         })();
         match made {
             Ok(backing) => Ok(Box::new(backing)),
@@ -269,7 +292,7 @@ impl Vfs for OsVfs {
     fn open(&self, path: &Path) -> io::Result<Box<dyn Backing>> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let len = file.metadata()?.len();
-        let backing = OsBacking::map(file, len)?;
+        let backing = OsBacking::map(file, len, path)?;
         backing.advise(Advice::Random);
         Ok(Box::new(backing))
     }
@@ -372,6 +395,17 @@ fn c_path(path: &Path) -> io::Result<std::ffi::CString> {
 /// of a held lock is not even opened again.
 static HELD: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
 
+/// A lock of `kind` on the first byte of a file.
+fn first_byte(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: i16::try_from(kind).unwrap_or_default(),
+        l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
+        l_start: 0,
+        l_len: 1,
+        l_pid: 0,
+    }
+}
+
 #[derive(Debug)]
 struct OsLock {
     file: Option<File>,
@@ -389,13 +423,7 @@ impl OsLock {
             return Ok(None);
         }
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let range = libc::flock {
-            l_type: i16::try_from(libc::F_WRLCK).unwrap_or_default(),
-            l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
-            l_start: 0,
-            l_len: 1,
-            l_pid: 0,
-        };
+        let range = first_byte(libc::F_WRLCK);
         // SAFETY: the descriptor is open and `range` is a whole `flock` that lives across the call.
         if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const range) } != 0 {
             let error = io::Error::last_os_error();

@@ -37,12 +37,12 @@ use super::{Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs};
 /// ```
 #[derive(Debug, Default)]
 pub struct OverlayVfs {
-    nodes: Mutex<BTreeMap<PathBuf, Node>>,
+    pub(super) nodes: Mutex<BTreeMap<PathBuf, Node>>,
 }
 
 /// What this overlay knows of one name better than the disk does.
 #[derive(Debug)]
-enum Node {
+pub(super) enum Node {
     Directory,
     File { map: Arc<Mapping>, modified: SystemTime },
     Gone,
@@ -302,7 +302,7 @@ struct Unlocked;
 impl Lock for Unlocked {}
 
 /// Memory of one file: pages of the file until stored into, then this process's own.
-struct Mapping {
+pub(super) struct Mapping {
     base: NonNull<u8>,
     len: usize,
     /// The file below, which knows where it has holes; none for memory alone.
@@ -322,10 +322,10 @@ impl std::fmt::Debug for Mapping {
 }
 
 /// Pages are compared and copied in this unit when a file changes its length.
-const PAGE: usize = 4096;
+pub(super) const PAGE: usize = 4096;
 
 impl Mapping {
-    fn private(file: fs::File, len: usize) -> io::Result<Self> {
+    pub(super) fn private(file: fs::File, len: usize) -> io::Result<Self> {
         let mut map = Self::map(len, libc::MAP_PRIVATE | libc::MAP_NORESERVE, file.as_raw_fd())?;
         map.file = Some(file);
         Ok(map)
@@ -363,7 +363,7 @@ impl Mapping {
         Ok(())
     }
 
-    fn copy(&self, range: Range<usize>) -> Vec<u8> {
+    pub(super) fn copy(&self, range: Range<usize>) -> Vec<u8> {
         let mut bytes = vec![0; range.len()];
         // SAFETY: the callers keep the range inside the mapping; `bytes` is fresh memory of that length.
         unsafe {
@@ -376,9 +376,18 @@ impl Mapping {
         bytes
     }
 
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether pages of a file show through.
+    pub(super) const fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// The first range from `at` on that may hold anything but zeros: data of the file below, or a page that was
     /// stored into.
-    fn data_from(&self, at: usize) -> Option<Range<usize>> {
+    pub(super) fn data_from(&self, at: usize) -> Option<Range<usize>> {
         let whole = (at < self.len).then_some(at..self.len)?;
         let below = match self.file.as_ref().map(|file| data_below(file, at, self.len)) {
             Some(Ok(below)) => below,
@@ -394,7 +403,7 @@ impl Mapping {
     }
 
     /// The first page in `range` that is this process's own: the system's page map tells it from one of the file.
-    fn own_page(&self, range: Range<usize>) -> io::Result<Option<Range<usize>>> {
+    pub(super) fn own_page(&self, range: Range<usize>) -> io::Result<Option<Range<usize>>> {
         const ENTRY: usize = 8;
         const FILE_PAGE: u8 = 1 << 5;
         const SWAPPED: u8 = 1 << 6;

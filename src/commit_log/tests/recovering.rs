@@ -112,7 +112,7 @@ fn the_log_goes_on_exactly_where_recovery_ended_it() {
 }
 
 #[test]
-fn loading_refuses_wrong_sizes_and_gaps_and_changes_nothing() {
+fn loading_changes_nothing_and_leaves_foreign_names_alone() {
     let rig = Rig::new(FlushDiskType::Async);
     three_segments(&rig);
     fs::write(rig.path(3 * SEGMENT), b"").unwrap();
@@ -127,16 +127,51 @@ fn loading_refuses_wrong_sizes_and_gaps_and_changes_nothing() {
     assert!(!rig.path(3 * SEGMENT).exists());
     assert!(rig.config.commit_log_path().join("notes.txt").exists());
 
+    assert_eq!(loaded_oddities(&rig), (0, vec![rig.config.commit_log_path().join("notes.txt")]));
+}
+
+fn loaded_oddities(rig: &Rig) -> (usize, Vec<std::path::PathBuf>) {
+    let (mended, strangers) = rig.load().oddities();
+    (mended.len(), strangers)
+}
+
+#[test]
+fn short_and_missing_files_are_filled_up_when_another_proves_the_size() {
     let rig = Rig::new(FlushDiskType::Async);
     three_segments(&rig);
+    let first = rig.file(0);
     fs::write(rig.path(2 * SEGMENT), b"short").unwrap();
+    fs::remove_file(rig.path(SEGMENT)).unwrap();
+    assert_eq!(loaded_oddities(&rig).0, 2);
+    assert_eq!(rig.file(0), first);
+    assert_eq!(rig.file(SEGMENT), vec![0; SEGMENT]);
+    assert_eq!(rig.file(2 * SEGMENT)[..6], *b"short\0");
+    assert_eq!(rig.file(2 * SEGMENT).len(), SEGMENT);
+    assert_eq!(loaded_oddities(&rig).0, 0);
+}
+
+#[test]
+fn without_a_file_of_the_configured_size_the_configuration_is_in_doubt() {
+    let rig = Rig::new(FlushDiskType::Async);
+    fs::create_dir_all(rig.config.commit_log_path()).unwrap();
+    fs::write(rig.path(0), b"short").unwrap();
     assert!(matches!(load(rig.vfs(), &rig.config), Err(Error::FileSize { actual: 5, .. })));
-    fs::remove_file(rig.path(2 * SEGMENT)).unwrap();
-    fs::rename(rig.path(SEGMENT), rig.path(2 * SEGMENT)).unwrap();
+    let mut config = rig.config.clone();
+    config.sizes_are_certain = true;
+    drop(load(rig.vfs(), &config).unwrap());
+    assert_eq!(rig.file(0).len(), SEGMENT);
+}
+
+#[test]
+fn a_stray_segment_far_away_is_no_reason_to_make_thousands() {
+    let rig = Rig::new(FlushDiskType::Async);
+    three_segments(&rig);
+    fs::copy(rig.path(0), rig.path(SEGMENT * 5000)).unwrap();
     match load(rig.vfs(), &rig.config) {
-        Err(Error::MissingSegment { missing, .. }) => assert_eq!(missing, PhysicalOffset(SEGMENT as i64)),
+        Err(Error::MissingSegment { missing, .. }) => assert_eq!(missing, PhysicalOffset(3 * SEGMENT as i64)),
         other => panic!("{other:?}"),
     }
+    assert_eq!(rig.names().len(), 4);
 }
 
 #[test]

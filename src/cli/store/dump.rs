@@ -1,21 +1,18 @@
-//! `reput store`: looking at a store's directory without opening it.
+//! `reput store dump`: what opening a store comes to.
 
 use std::{
     io::{self, BufWriter, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use reput::{
-    Config, Error,
+    Error,
     dump::{self, Line},
 };
 
-use super::Failure;
+use super::{Failure, configure};
 
-/// Bytes that a broker.conf may have.
-const MAX_CONFIG_FILE: u64 = 1 << 20;
-
-const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 Examples:
   reput store dump store                              what is in it, for people
   reput store dump --config broker.conf --json store  one JSON object a line
@@ -23,22 +20,8 @@ Examples:
 
 The directory is not changed, nor locked: what a running broker writes meanwhile may show in part.";
 
-/// What is asked about a store directory.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// Show what opening a store comes to, after recovery, without changing it.
-    #[command(after_help = EXAMPLES)]
-    Dump(Dump),
-}
-
-#[derive(Debug, clap::Args)]
-struct Dump {
+pub(super) struct Args {
     /// RocketMQ's properties file; its file sizes and switches count, its paths do not.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -60,10 +43,9 @@ fn topic_and_key(text: &str) -> Result<(String, String), String> {
     Ok((topic.to_owned(), key.to_owned()))
 }
 
-/// Looks at a store directory.
-pub fn run(args: Args) -> Result<(), Failure> {
-    let Command::Dump(args) = args.command;
-    let config = configure(&args)?;
+/// Shows a store.
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    let config = configure(&args.dir, args.config.as_deref())?;
     let mut out = BufWriter::new(io::stdout().lock());
     let shown = dump::dump(config, &args.queries, &mut |line| {
         let written = if args.json { writeln!(out, "{}", line.to_json()) } else { tell(&mut out, &line) };
@@ -79,28 +61,6 @@ pub fn run(args: Args) -> Result<(), Failure> {
             source,
         }))?),
     }
-}
-
-fn configure(args: &Dump) -> Result<Config, Failure> {
-    let mut config = Config::new(&args.dir);
-    let Some(path) = &args.config else { return Ok(config) };
-    let text = read(path)?;
-    for (key, value) in reput::parse_properties(&text) {
-        // The directory asked for is the store, wherever it was before.
-        if !key.starts_with("storePath") {
-            config.set(&key, value.trim())?;
-        }
-    }
-    Ok(config)
-}
-
-fn read(path: &Path) -> Result<String, Failure> {
-    let failed = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
-    let len = std::fs::metadata(path).map_err(|e| failed(&e))?.len();
-    if len > MAX_CONFIG_FILE {
-        return Err(failed(&"too large for a configuration").into());
-    }
-    Ok(std::fs::read_to_string(path).map_err(|e| failed(&e))?)
 }
 
 /// A line for people.

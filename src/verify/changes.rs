@@ -1,0 +1,162 @@
+//! What opening the store would change, as findings.
+
+use std::path::Path;
+
+use super::{Part, finding::Findings};
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    format::{
+        consume_queue::{BATCH_ENTRY, ENTRY},
+        index::Geometry,
+    },
+    recovery::RecoveryReport,
+    types::PhysicalOffset,
+    vfs::{Change, ChangeKind, OsVfs, OverlayVfs, Vfs},
+};
+
+/// Findings that one file may make; the rest is counted.
+const EACH: usize = 20;
+/// Queue files above this are compared by ranges instead of by entries.
+const MAX_FILE: u64 = 64 << 20;
+
+/// Turns the overlay's differences into findings. Those of the log are in the report already.
+pub(super) fn check(
+    config: &Config,
+    overlay: &OverlayVfs,
+    report: &RecoveryReport,
+    findings: &mut Findings<'_>,
+) -> Result<()> {
+    let root = std::path::absolute(&config.root).map_err(Error::io("find", &config.root))?;
+    let log = std::path::absolute(config.commit_log_path()).map_err(Error::io("find", &config.root))?;
+    let explained =
+        report.torn.is_some() || !report.files.is_empty() || report.damage.iter().any(|r| !r.is_closed());
+    for change in overlay.changes().map_err(Error::io("compare", &config.root))? {
+        if matches!(change.kind, ChangeKind::Removed { zero: true }) {
+            // Made ahead and never written.
+            continue;
+        }
+        if change.path.starts_with(&log) {
+            if !explained {
+                findings.damage(
+                    Part::Log,
+                    &change.path,
+                    start(&change),
+                    "bytes that belong to no record".into(),
+                );
+            }
+            continue;
+        }
+        let Ok(inside) = change.path.strip_prefix(&root) else { continue };
+        let kind = inside.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned());
+        match kind.as_deref() {
+            Some("consumequeue") => queue(overlay, &change, ENTRY, findings)?,
+            Some("batchconsumequeue") => queue(overlay, &change, BATCH_ENTRY, findings)?,
+            Some("consumequeue_ext") => ranges(Part::Queue, &change, findings, |_| "ext units".into()),
+            Some("index") => index(config, &change, findings),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn start(change: &Change) -> Option<u64> {
+    change.ranges.first().map(|range| range.start)
+}
+
+/// Compares a queue file entry by entry.
+fn queue(overlay: &OverlayVfs, change: &Change, width: usize, findings: &mut Findings<'_>) -> Result<()> {
+    let path = &change.path;
+    let base =
+        path.file_name().and_then(|name| name.to_str()?.parse::<u64>().ok()).unwrap_or(0) / width as u64;
+    let read = |vfs: &dyn Vfs| match vfs.read(path, MAX_FILE) {
+        Ok(bytes) => Ok(bytes.unwrap_or_default()),
+        Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => Ok(Vec::new()),
+        Err(source) => Err(Error::Io { action: "read", path: path.clone(), source }),
+    };
+    let (before, after) = (read(&OsVfs)?, read(overlay)?);
+    if before.is_empty() && after.is_empty() {
+        ranges(Part::Queue, change, findings, |_| "entries".into());
+        return Ok(());
+    }
+    match change.kind {
+        ChangeKind::Made => {
+            findings.damage(Part::Queue, path, None, "is missing; the log makes entries for it".into())
+        }
+        ChangeKind::Removed { .. } => {
+            findings.damage(Part::Queue, path, None, "holds only entries that lead to no message".into());
+            return Ok(());
+        }
+        ChangeKind::Bytes | ChangeKind::Resized { .. } => {}
+    }
+    let zeros = vec![0; width];
+    let mut differing = 0;
+    for number in 0..before.len().max(after.len()) / width {
+        let entry = |bytes: &[u8]| bytes.get(number * width..(number + 1) * width).unwrap_or(&zeros).to_vec();
+        let (was, is) = (entry(&before), entry(&after));
+        if was == is {
+            continue;
+        }
+        differing += 1;
+        if differing <= EACH {
+            let what = match (was == zeros, is == zeros) {
+                (true, _) => format!("entry {} is missing: {}", base + number as u64, leads(&is)),
+                (_, true) => format!(
+                    "entry {} leads to no message of this queue: {}",
+                    base + number as u64,
+                    leads(&was)
+                ),
+                _ => format!("entry {} {}; by the log it {}", base + number as u64, leads(&was), leads(&is)),
+            };
+            findings.damage(Part::Queue, path, Some((number * width) as u64), what);
+        }
+    }
+    more(Part::Queue, path, differing, findings);
+    Ok(())
+}
+
+fn leads(entry: &[u8]) -> String {
+    let number = |at: usize| {
+        entry.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| i64::from_be_bytes(*bytes))
+    };
+    let size = entry.get(8..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| i32::from_be_bytes(*bytes));
+    format!("leads to {} ({size} bytes, tags code {})", PhysicalOffset(number(0)), number(12))
+}
+
+fn index(config: &Config, change: &Change, findings: &mut Findings<'_>) {
+    let path = &change.path;
+    match change.kind {
+        ChangeKind::Made => findings.damage(Part::Index, path, None, "keys of records have no entry".into()),
+        ChangeKind::Removed { .. } => {
+            findings.damage(Part::Index, path, None, "is no index of these records".into());
+        }
+        ChangeKind::Bytes | ChangeKind::Resized { .. } => {
+            let geometry = Geometry { slots: config.index_slots, entries: config.index_entries };
+            let (slots, entries) = (geometry.slot_at(0) as u64, geometry.entry_at(0) as u64);
+            ranges(Part::Index, change, findings, |at| match at {
+                _ if at < slots => "the header".into(),
+                _ if at < entries => format!("slot {}", (at - slots) / 4),
+                _ => format!("entry {}", (at - entries) / 20),
+            });
+        }
+    }
+}
+
+/// One finding for each range.
+fn ranges(part: Part, change: &Change, findings: &mut Findings<'_>, what: impl Fn(u64) -> String) {
+    for range in change.ranges.iter().take(EACH) {
+        let what =
+            format!("{} is not what the log makes, {} bytes", what(range.start), range.end - range.start);
+        findings.damage(part, &change.path, Some(range.start), what);
+    }
+    if change.count == 0 {
+        findings.damage(part, &change.path, None, format!("{}: {:?}", what(0), change.kind));
+    }
+    more(part, &change.path, change.count, findings);
+}
+
+fn more(part: Part, path: &Path, count: usize, findings: &mut Findings<'_>) {
+    if count > EACH {
+        findings.damage(part, path, None, format!("and {} more like these", count - EACH));
+    }
+}

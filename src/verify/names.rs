@@ -1,0 +1,104 @@
+//! Names in a store's directory that are none of a store's. They are in nobody's way and nothing removes them.
+
+use std::path::Path;
+
+use super::{Part, finding::Findings};
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    format::index::is_file_name,
+    types::TopicName,
+    vfs::{DirEntry, OsVfs, Vfs},
+};
+
+/// What RocketMQ and reput keep in a store's directory.
+const KNOWN: &[&str] = &[
+    "commitlog",
+    "consumequeue",
+    "consumequeue_ext",
+    "batchconsumequeue",
+    "index",
+    "checkpoint",
+    "abort",
+    "abort.bak",
+    "lock",
+    "config",
+    "quarantine",
+    "deletedTopics",
+    "rocksdbstore",
+    "timerwheel",
+    "timerlog",
+    "compaction",
+    "epochFileCheckpoint",
+    "popcheckpoint",
+    "broker.conf",
+];
+/// Beginnings of further names of RocketMQ's.
+const BEGINNINGS: &[&str] = &["timer", "epoch", "rocksdb", "consumequeue_r", "index_r", "metadata"];
+
+/// Looks at the names.
+pub(super) fn check(config: &Config, findings: &mut Findings<'_>) -> Result<()> {
+    for entry in list(&config.root)? {
+        let known =
+            KNOWN.contains(&entry.name.as_str()) || BEGINNINGS.iter().any(|b| entry.name.starts_with(b));
+        if !known {
+            stranger(&config.root, &entry, findings);
+        }
+    }
+    let log = config.commit_log_path();
+    for entry in list(&log)?.iter().filter(|entry| entry.is_dir || !is_number(&entry.name)) {
+        stranger(&log, entry, findings);
+    }
+    for kind in ["consumequeue", "consumequeue_ext", "batchconsumequeue"] {
+        queues(&config.path(kind), findings)?;
+    }
+    let index = config.path("index");
+    for entry in list(&index)?.iter().filter(|entry| entry.is_dir || !is_file_name(&entry.name)) {
+        stranger(&index, entry, findings);
+    }
+    let quarantine = config.path("quarantine");
+    let kept = list(&quarantine)?.iter().filter(|entry| entry.name.ends_with(".bin")).count();
+    if kept > 0 {
+        let what = format!("{kept} files of bytes that were cut or damaged; its manifest says from where");
+        findings.note(Part::Directory, &quarantine, None, what);
+    }
+    Ok(())
+}
+
+fn queues(kind: &Path, findings: &mut Findings<'_>) -> Result<()> {
+    for topic in list(kind)? {
+        let topic_dir = kind.join(&topic.name);
+        if !topic.is_dir || TopicName::new(&topic.name).is_err() {
+            stranger(kind, &topic, findings);
+            continue;
+        }
+        for queue in list(&topic_dir)? {
+            let dir = topic_dir.join(&queue.name);
+            if !queue.is_dir || queue.name.parse::<u32>().is_err() {
+                stranger(&topic_dir, &queue, findings);
+                continue;
+            }
+            for file in list(&dir)?.iter().filter(|file| file.is_dir || !is_number(&file.name)) {
+                stranger(&dir, file, findings);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn stranger(dir: &Path, entry: &DirEntry, findings: &mut Findings<'_>) {
+    findings.note(
+        Part::Directory,
+        &dir.join(&entry.name),
+        None,
+        "is none of a store's files; left alone".into(),
+    );
+}
+
+fn is_number(name: &str) -> bool {
+    name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn list(dir: &Path) -> Result<Vec<DirEntry>> {
+    OsVfs.list(dir).map_err(Error::io("list", dir))
+}
