@@ -12,7 +12,7 @@ mod os;
 mod overlay;
 
 pub use os::OsVfs;
-pub(crate) use os::{local_utc_offset, sleep_on, wake_all};
+pub(crate) use os::{coarse_millis, local_utc_offset, sleep_on, wake_all};
 pub use overlay::OverlayVfs;
 
 /// What [`Vfs::list`] says of one name in a directory.
