@@ -28,7 +28,7 @@ use crate::{
     deleted::DeletedTopics,
     dispatch::Projection,
     error::Result,
-    format::{checkpoint::Checkpoint, message::Header},
+    format::{checkpoint::Checkpoint, hash::IndexKeys, message::Header},
     index::IndexSet,
     types::{PhysicalOffset, StoreTimestamp},
     vfs::Advice,
@@ -168,7 +168,7 @@ impl Parts<'_> {
                     queues.seen(&header);
                     if let Some(index) = &mut index {
                         keys.clear();
-                        made.keys(&mut keys);
+                        made.keys(|| IndexKeys::of(made.topic), &mut keys);
                         index.take(at, &keys, dead, &report.damage)?;
                     }
                     report.records += 1;
