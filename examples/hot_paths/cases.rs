@@ -132,6 +132,10 @@ impl Keys {
     }
 }
 
+fn place(n: u64, among: usize) -> usize {
+    usize::try_from(n).unwrap_or(0) % among
+}
+
 fn queues(store: &Store, topics: u64) -> Result<Vec<Queue>, Failure> {
     let mut all = Vec::new();
     for topic in 0..topics {
@@ -147,7 +151,7 @@ fn put(bench: &mut Bench, count: u64, body: usize, batch: usize, topics: u64) ->
     let (queues, body) = (queues(&store, topics)?, vec![b'x'; body]);
     let properties = Keys::Tag.text(0);
     let message = |n: u64| {
-        Message::new(queues[n as usize % queues.len()], &body)
+        Message::new(queues[place(n, queues.len())], &body)
             .born_timestamp(BORN)
             .properties_raw(&properties[..])
     };
@@ -161,7 +165,7 @@ fn put(bench: &mut Bench, count: u64, body: usize, batch: usize, topics: u64) ->
             if batch == 1 {
                 black_box(store.put(&message(n))?.wait()?);
             } else {
-                let mut all = store.put_batch(&batches[n as usize % batches.len()])?;
+                let mut all = store.put_batch(&batches[place(n, batches.len())])?;
                 black_box(all.pop().map(reput::Appended::wait));
             }
         }
@@ -173,7 +177,7 @@ fn put(bench: &mut Bench, count: u64, body: usize, batch: usize, topics: u64) ->
 fn fill(store: &Store, count: u64, body: usize, keys: Keys, topics: u64) -> Result<(), Failure> {
     let (queues, body) = (queues(store, topics)?, vec![b'x'; body]);
     for n in 0..count {
-        let message = Message::new(queues[n as usize % queues.len()], &body).born_timestamp(BORN);
+        let message = Message::new(queues[place(n, queues.len())], &body).born_timestamp(BORN);
         drop(store.put(&message.properties_raw(keys.text(n)))?);
     }
     Ok(())
@@ -264,7 +268,6 @@ fn recover(bench: &mut Bench, count: u64, body: usize, closed: bool) -> Result<u
         }
     }
     let mut opened = None;
-    bench.dir.clone().exists().then_some(()).ok_or("no store")?;
     let dir = Bench { dir: bench.dir.clone(), cpu: bench.cpu };
     bench.measure(|| {
         opened = Some(dir.open(&[])?);

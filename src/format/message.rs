@@ -166,15 +166,53 @@ impl<'a> Record<'a> {
     /// # Errors
     /// [`Corruption::Checksum`] when they differ.
     pub fn verify_body_crc(&self) -> Result<(), Corruption> {
-        let computed = body_crc(self.body);
-        if self.body.is_empty() || computed == self.body_crc {
-            return Ok(());
-        }
-        Err(Corruption::Checksum { what: "body", stored: self.body_crc, computed })
+        verify_body(self.body, self.body_crc)
     }
 }
 
+/// A record of which recovery has seen all that [`Record::decode`] checks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inspected<'a> {
+    pub header: Header<'a>,
+    body: &'a [u8],
+    body_crc: u32,
+}
+
+impl<'a> Inspected<'a> {
+    /// Accepts what [`Record::decode`] accepts, and takes less of it along.
+    ///
+    /// # Errors
+    /// As [`Record::decode`].
+    #[inline]
+    pub(crate) fn of(bytes: &'a [u8]) -> Result<Self, Corruption> {
+        let parts = Parts::locate(bytes)?;
+        let port = |end: usize| i32_at(parts.bytes, end - 4, "port").map(u16::try_from);
+        let ports = [port(BORN_HOST_AT + parts.born_width)?, port(parts.store_host_at + parts.store_width)?];
+        if ports.iter().any(std::result::Result::is_err) {
+            Record::decode(bytes)?;
+        }
+        let body_crc = u32::from_be_bytes(*chunk(parts.head, BODY_CRC_AT, "body checksum")?);
+        Ok(Self { header: Header::of(&parts)?, body: parts.body, body_crc })
+    }
+
+    /// As [`Record::verify_body_crc`].
+    #[inline]
+    pub(crate) fn verify_body_crc(&self) -> Result<(), Corruption> {
+        verify_body(self.body, self.body_crc)
+    }
+}
+
+#[inline]
+fn verify_body(body: &[u8], stored: u32) -> Result<(), Corruption> {
+    let computed = body_crc(body);
+    if body.is_empty() || computed == stored {
+        return Ok(());
+    }
+    Err(Corruption::Checksum { what: "body", stored, computed })
+}
+
 /// The checksum that a record keeps of its body.
+#[inline]
 #[must_use]
 pub fn body_crc(body: &[u8]) -> u32 {
     crc32fast::hash(body) & 0x7fff_ffff
@@ -285,7 +323,11 @@ impl<'a> Header<'a> {
     /// [`Corruption`] when no whole, consistent record stands there.
     #[inline]
     pub fn peek(bytes: &'a [u8]) -> Result<Self, Corruption> {
-        let parts = Parts::locate(bytes)?;
+        Self::of(&Parts::locate(bytes)?)
+    }
+
+    #[inline]
+    fn of(parts: &Parts<'a>) -> Result<Self, Corruption> {
         Ok(Self {
             total_size: parts.bytes.len(),
             queue_id: QueueId(i32_at(parts.head, QUEUE_ID_AT, "queue id")?),

@@ -182,9 +182,16 @@ impl IndexFile {
     }
 
     /// Entry `number`, from 1 to [`IndexFile::entries`].
+    #[inline]
     pub(super) fn entry(&self, number: u32) -> Option<Entry> {
         let table = self.table.as_ref().filter(|_| (1..self.header.index_count).contains(&number))?;
-        Some(Entry::decode(&table.get::<ENTRY>(self.geometry.entry_at(number))))
+        let [hash, high, low, diff, previous] = table.get_words(self.geometry.entry_at(number));
+        Some(Entry {
+            key_hash: hash.cast_signed(),
+            offset: PhysicalOffset((u64::from(high) << 32 | u64::from(low)).cast_signed()),
+            time_diff: diff.cast_signed(),
+            previous: previous.cast_signed(),
+        })
     }
 
     /// The entry as a put.

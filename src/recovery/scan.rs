@@ -4,13 +4,13 @@
 //! either damage, when a record that counts stands somewhere behind it, or the torn tail, when none does. Every byte
 //! is looked at a bounded number of times, whatever the lengths on disk say, and nothing is allocated by them.
 
-use super::DamagedRange;
+use super::{DamagedRange, ahead::Ahead};
 use crate::{
     config::Config,
     error::Corruption,
     format::message::{
-        self, BLANK_LEN, Header, MAGIC_AT, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MIN_RECORD, PHYSICAL_OFFSET_AT,
-        PROP_CRC_LEN, Record,
+        self, BLANK_LEN, Header, Inspected, MAGIC_AT, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MIN_RECORD,
+        PHYSICAL_OFFSET_AT, PROP_CRC_LEN,
     },
     types::PhysicalOffset,
 };
@@ -69,6 +69,9 @@ pub(super) struct Scan<'a> {
     data_ends: Vec<usize>,
     /// Bytes that may still be spent on trials.
     trials: u64,
+    /// The thread that checks bodies ahead; none from the first damage on, behind which it may take other places for
+    /// the beginnings of records.
+    ahead: Option<&'a Ahead>,
 }
 
 impl<'a> Scan<'a> {
@@ -84,7 +87,14 @@ impl<'a> Scan<'a> {
         let at =
             segments.get(number).and_then(|(base, _)| usize::try_from(from.since(*base)).ok()).unwrap_or(0);
         let bytes: u64 = segments.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        Self { segments, checks, number, at, end: from, data_ends, trials: bytes.saturating_mul(TRIALS) }
+        let trials = bytes.saturating_mul(TRIALS);
+        Self { segments, checks, number, at, end: from, data_ends, trials, ahead: None }
+    }
+
+    /// Lets another thread check the bodies of records before this pass comes to them.
+    pub(super) fn with_ahead(mut self, ahead: Option<&'a Ahead>) -> Self {
+        self.ahead = ahead.filter(|_| self.checks.body_crc);
+        self
     }
 
     /// The next record, damage or the end.
@@ -104,6 +114,9 @@ impl<'a> Scan<'a> {
                 Ok(Some(header)) => {
                     self.at += header.total_size;
                     self.end = here.plus(header.total_size);
+                    if let Some(ahead) = self.ahead {
+                        ahead.follow(self.end);
+                    }
                     return Step::Record(header);
                 }
                 Ok(None) => {
@@ -112,6 +125,7 @@ impl<'a> Scan<'a> {
                 }
                 Err(why) => why,
             };
+            self.ahead = None;
             let written = rest.iter().take(BLANK_LEN).any(|byte| *byte != 0);
             return match self.resume(rest, stale) {
                 Ok((number, at)) => {
@@ -142,31 +156,23 @@ impl<'a> Scan<'a> {
         if magic == MAGIC_BLANK {
             return Ok(None);
         }
-        let record = Record::decode(rest)?;
-        if record.physical_offset != here {
-            return Err(Corruption::Misplaced { stated: record.physical_offset, actual: here });
+        let record = Inspected::of(rest)?;
+        let header = record.header;
+        if header.physical_offset != here {
+            return Err(Corruption::Misplaced { stated: header.physical_offset, actual: here });
         }
         // Properties end with a separator or with a value: a record that ends with a zero was not written to its end.
-        if record.properties.raw().last() == Some(&0) {
+        let properties = header.properties.raw();
+        if properties.last() == Some(&0) {
             return Err(Corruption::Text { what: "properties" });
         }
         let whole = self.checks.record_crc && message::verify_prop_crc(rest.get(..size).unwrap_or_default())?;
-        if self.checks.record_crc && !whole && was_checksum(record.properties.raw()) {
+        if self.checks.record_crc && !whole && was_checksum(properties) {
             return Err(Corruption::Text { what: "record checksum" });
         }
-        if self.checks.body_crc && !whole {
+        if self.checks.body_crc && !whole && !self.ahead.is_some_and(|ahead| ahead.has_verified(here)) {
             record.verify_body_crc()?;
         }
-        let header = Header {
-            total_size: record.total_size,
-            queue_id: record.queue_id,
-            queue_offset: record.queue_offset,
-            physical_offset: record.physical_offset,
-            sys_flag: record.sys_flag,
-            store_timestamp: record.store_timestamp,
-            topic: record.topic,
-            properties: record.properties,
-        };
         match stale(&header) {
             Some(why) => Err(why),
             None => Ok(Some(header)),

@@ -3,29 +3,18 @@
 //! Entries of a step stand one behind the other in one buffer; those of one queue are chained through it, so that each
 //! queue takes all of its own under one lock. Owned by the dispatcher; emptied when a topic is deleted.
 
-use std::{collections::HashMap, hash::BuildHasherDefault, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     consume_queue::{Dispatch, Queue, QueueKind, QueueTable},
+    dispatch::{QueuePlaces, TopicPlace},
     error::Result,
-    format::hash::{IndexKeys, NameHasher},
-    types::{QueueId, TopicName},
+    format::hash::IndexKeys,
+    types::QueueId,
 };
 
-/// No queue, no entry.
+/// No entry.
 const NONE: u32 = u32::MAX;
-/// Queues with numbers below this are found by place.
-const PLACES: usize = 1024;
-
-/// One topic.
-#[derive(Debug)]
-struct Topic {
-    name: TopicName,
-    hashes: IndexKeys,
-    /// Where its queues stand in `queues`, by number.
-    places: Vec<u32>,
-    others: HashMap<QueueId, u32>,
-}
 
 /// One queue, and the first and last of its entries that wait.
 #[derive(Debug)]
@@ -43,10 +32,6 @@ struct Waiting {
     next: u32,
 }
 
-/// A topic that was met.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct TopicPlace(usize);
-
 /// A queue that was met.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueuePlace(u32);
@@ -54,11 +39,8 @@ pub(super) struct QueuePlace(u32);
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct KnownQueues {
-    by_name: HashMap<TopicName, usize, BuildHasherDefault<NameHasher>>,
-    topics: Vec<Topic>,
+    places: QueuePlaces,
     queues: Vec<Known>,
-    /// The topic of the last record: the next one's is often the same.
-    latest: usize,
     waiting: Vec<Waiting>,
     /// Queues with entries that wait, in the order of their first ones.
     touched: Vec<u32>,
@@ -74,29 +56,13 @@ impl KnownQueues {
     /// The topic of this name.
     #[inline]
     pub(super) fn topic(&mut self, name: &str) -> Result<TopicPlace> {
-        if self.topics.get(self.latest).is_some_and(|topic| topic.name.as_str() == name) {
-            return Ok(TopicPlace(self.latest));
-        }
-        self.latest = match self.by_name.get(name) {
-            Some(place) => *place,
-            None => self.meet_topic(name)?,
-        };
-        Ok(TopicPlace(self.latest))
-    }
-
-    #[cold]
-    fn meet_topic(&mut self, name: &str) -> Result<usize> {
-        let (name, place) = (TopicName::new(name)?, self.topics.len());
-        let hashes = IndexKeys::of(&name);
-        self.topics.push(Topic { name: name.clone(), hashes, places: Vec::new(), others: HashMap::new() });
-        self.by_name.insert(name, place);
-        Ok(place)
+        self.places.topic(name)
     }
 
     /// The beginnings of the topic's index keys.
     #[inline]
     pub(super) fn hashes(&self, topic: TopicPlace) -> IndexKeys {
-        self.topics[topic.0].hashes
+        self.places.hashes(topic)
     }
 
     /// A queue of a topic, made in `table` when it is new.
@@ -108,38 +74,18 @@ impl KnownQueues {
         id: QueueId,
         kind: QueueKind,
     ) -> QueuePlace {
-        let known = &self.topics[topic.0];
-        let place = usize::try_from(id.0).ok().and_then(|number| known.places.get(number));
-        match place {
-            Some(place) if *place != NONE => QueuePlace(*place),
-            _ => self.seek_queue(table, topic, id, kind),
+        match self.places.find(topic, id) {
+            Some(place) => QueuePlace(place),
+            None => self.meet(table, topic, id, kind),
         }
     }
 
     #[cold]
-    fn seek_queue(
-        &mut self,
-        table: &QueueTable,
-        topic: TopicPlace,
-        id: QueueId,
-        kind: QueueKind,
-    ) -> QueuePlace {
-        let topic = &mut self.topics[topic.0];
-        if let Some(place) = topic.others.get(&id) {
-            return QueuePlace(*place);
-        }
-        let queue = table.get_or_create(&topic.name, id, kind);
+    fn meet(&mut self, table: &QueueTable, topic: TopicPlace, id: QueueId, kind: QueueKind) -> QueuePlace {
+        let queue = table.get_or_create(self.places.name(topic), id, kind);
         let place = u32::try_from(self.queues.len()).unwrap_or(NONE - 1);
         self.queues.push(Known { queue, first: NONE, last: NONE });
-        match usize::try_from(id.0) {
-            Ok(number) if number < PLACES => {
-                topic.places.resize(topic.places.len().max(number + 1), NONE);
-                topic.places[number] = place;
-            }
-            _ => {
-                topic.others.insert(id, place);
-            }
-        }
+        self.places.set(topic, id, place);
         QueuePlace(place)
     }
 

@@ -414,6 +414,24 @@ impl SlotTable {
         self.word(at).store(value.to_be(), Ordering::Release);
     }
 
+    /// Whole words from `at` on, a multiple of four; not as one value, see the type's documentation.
+    ///
+    /// # Panics
+    /// When they reach outside or `at` is not a multiple of four.
+    #[inline]
+    #[must_use]
+    pub fn get_words<const N: usize>(&self, at: usize) -> [u32; N] {
+        self.check(at, 4 * N);
+        assert!(at.is_multiple_of(4), "{at} is not a word's place");
+        let mut words = [0; N];
+        for (i, word) in words.iter_mut().enumerate() {
+            // SAFETY: all words are inside the mapping and aligned, as checked; see `word`.
+            let place = unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(at + 4 * i).cast()) };
+            *word = u32::from_be(place.load(Ordering::Relaxed));
+        }
+        words
+    }
+
     /// Stores whole words from `at` on, a multiple of four.
     ///
     /// # Panics

@@ -7,6 +7,10 @@
 //! ones no key; a delayed message of `SCHEDULE_TOPIC_XXXX` carries its due time instead of a tag hash; an inner batch
 //! counts for several messages in a batch queue; with multi-dispatch a record has an entry in every queue it names.
 
+mod places;
+
+pub(crate) use places::{QueuePlaces, TopicPlace};
+
 use crate::{
     config::Config,
     consume_queue::{Dispatch, QueueKind},
