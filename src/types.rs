@@ -131,7 +131,14 @@ impl SysFlag {
         Self(if on { self.0 | bits } else { self.0 & !bits })
     }
 
+    /// Whether this is a message of its own, outside of any transaction.
+    #[inline]
+    pub(crate) const fn is_plain(self) -> bool {
+        self.0 & (Self::TRANSACTION_ROLLBACK | Self::INNER_BATCH) == 0
+    }
+
     /// The transaction bits.
+    #[inline]
     #[must_use]
     pub const fn transaction(self) -> TransactionType {
         match self.0 & Self::TRANSACTION_ROLLBACK {

@@ -162,11 +162,13 @@ impl Run {
     }
 
     /// Behind the last byte.
+    #[inline]
     pub(super) fn end(&self) -> u64 {
         self.written + self.tail.len() as u64
     }
 
     /// Bytes that wait in memory.
+    #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.tail.len()
     }
@@ -230,6 +232,7 @@ impl Run {
     }
 
     /// Appends in memory.
+    #[inline]
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
     }

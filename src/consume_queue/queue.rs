@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    format::consume_queue::{Entry, ext_position},
+    format::consume_queue::{ENTRY, Entry, ext_position},
     types::{PhysicalOffset, QueueOffset, TagsCode},
 };
 
@@ -55,6 +55,16 @@ pub(crate) struct Queue {
     /// Listed in `waiting.unsynced`.
     unsynced: AtomicBool,
     state: Mutex<State>,
+}
+
+/// What appends under one lock came to.
+#[derive(Debug, Default)]
+struct Added {
+    /// Bytes that wait now and are not counted yet.
+    bytes: usize,
+    any: bool,
+    /// The queue had no last entry before.
+    first: bool,
 }
 
 /// What the lock guards. Entries are numbered from 0 through all files; in a simple queue that is the queue offset.
@@ -110,11 +120,15 @@ impl State {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn max_offset(&self) -> QueueOffset {
         match (self.kind, self.last) {
             (QueueKind::Batch, Some(last)) => last.next(),
             (QueueKind::Batch, None) => QueueOffset::ZERO,
-            (QueueKind::Simple, _) => QueueOffset(i64::try_from(self.end()).unwrap_or(i64::MAX)),
+            (QueueKind::Simple, _) => {
+                let end = self.run.end() / ENTRY as u64;
+                QueueOffset(i64::try_from(end).unwrap_or(i64::MAX))
+            }
         }
     }
 
@@ -160,22 +174,27 @@ impl State {
         })
     }
 
-    /// The bytes of a record's entry, its ext unit put first.
-    fn entry<'a>(&mut self, record: &Dispatch<'_>, out: &'a mut [u8; MAX_WIDTH]) -> &'a [u8] {
-        let mut tags_code = record.tags_code;
-        if let Some(ext) = self.ext.as_mut().filter(|_| self.writes_ext) {
-            let unit = ExtUnit {
-                tags_code,
-                store_timestamp: record.store_timestamp,
-                bitmap: record.bitmap.unwrap_or_default().to_vec(),
-            };
-            tags_code = ext.put(&unit).unwrap_or(tags_code);
-        }
-        Unit::encode(self.kind, record, tags_code, out)
+    /// The tags code of a record's entry: the address of its ext unit, put first, where it gets one.
+    #[inline]
+    fn tags_code(&mut self, record: &Dispatch<'_>) -> TagsCode {
+        let tags_code = record.tags_code;
+        let Some(ext) = self.ext.as_mut().filter(|_| self.writes_ext) else { return tags_code };
+        let unit = ExtUnit {
+            tags_code,
+            store_timestamp: record.store_timestamp,
+            bitmap: record.bitmap.unwrap_or_default().to_vec(),
+        };
+        ext.put(&unit).unwrap_or(tags_code)
     }
 
+    #[inline]
     fn waits(&self) -> usize {
-        self.run.waiting() + self.ext.as_ref().map_or(0, |ext| ext.run.waiting())
+        self.run.waiting() + self.ext_waits()
+    }
+
+    #[inline]
+    fn ext_waits(&self) -> usize {
+        self.ext.as_ref().map_or(0, |ext| ext.run.waiting())
     }
 
     fn write_out(&mut self) -> Result<()> {
@@ -288,44 +307,106 @@ impl Queue {
     /// Takes a record in. An entry never lands at another slot than its own. A queue whose topic was removed answers
     /// that it has everything.
     pub(crate) fn append(&self, record: &Dispatch<'_>) -> Result<Appended> {
-        check(record)?;
         let mut state = self.lock();
+        let mut added = Added::default();
+        let outcome = self.take(&mut state, record, &mut added);
+        self.settle(state, added)?;
+        outcome
+    }
+
+    /// [`Queue::append`] for records in their order, under one lock. Says how many of them the queue has now, and what
+    /// stopped it before the next one.
+    pub(crate) fn append_all<'r>(
+        &self,
+        records: impl Iterator<Item = Dispatch<'r>>,
+    ) -> (usize, Result<Appended>) {
+        let mut state = self.lock();
+        let (mut added, mut taken, mut outcome) = (Added::default(), 0, Ok(Appended::Done));
+        for record in records {
+            outcome = self.take(&mut state, &record, &mut added);
+            if !matches!(outcome, Ok(Appended::Done | Appended::Duplicate)) {
+                break;
+            }
+            taken += 1;
+        }
+        (taken, self.settle(state, added).and(outcome))
+    }
+
+    #[inline]
+    fn take(&self, state: &mut State, record: &Dispatch<'_>, added: &mut Added) -> Result<Appended> {
+        check(record)?;
         if state.removed {
             return Ok(Appended::Duplicate);
         }
-        let expected = state.max_offset();
         let at = record.queue_offset;
         if let Some(last) = state.last {
+            // Not what follows the last record: lost ones may have been filled in behind it.
+            let expected = state.max_offset();
             if at < expected || last.end() >= end_of(record) {
                 return Ok(Appended::Duplicate);
             }
             if at > expected {
                 return Ok(Appended::Gap { expected });
             }
-        } else if at != expected && state.kind == QueueKind::Simple {
-            // Nothing but fillers at most: the queue may start anywhere.
-            let start = u64::try_from(at.0).unwrap_or(0);
-            self.change(&mut state, |state| {
-                state.min = start;
-                state.run.restart(start * state.width())
-            })?;
+        } else {
+            self.begin(state, at)?;
+            added.first = true;
         }
-        self.make_room(&mut state)?;
+        let waits = state.waits();
+        if waits >= QUEUE_WAITS || (waits > 0 && self.waiting.bytes.load(Ordering::Relaxed) >= TABLE_WAITS) {
+            self.waiting.bytes.fetch_add(std::mem::take(&mut added.bytes), Ordering::Relaxed);
+            self.write_state(state)?;
+        }
         let before = state.waits();
-        let mut bytes = [0; MAX_WIDTH];
-        let entry = state.entry(record, &mut bytes);
-        state.run.push(entry);
-        let first = state.last.is_none();
-        state.last = Some(Unit::decode(state.kind, state.end() - 1, entry));
-        self.waiting.bytes.fetch_add(state.waits() - before, Ordering::Relaxed);
-        if first {
+        let tags_code = state.tags_code(record);
+        match state.kind {
+            // The usual kind without a copy of a length that only the program's run knows.
+            QueueKind::Simple => {
+                let entry = Entry { offset: record.offset, size: record.size, tags_code };
+                state.run.push(&entry.encode());
+            }
+            QueueKind::Batch => {
+                let mut bytes = [0; MAX_WIDTH];
+                state.run.push(Unit::encode(state.kind, record, tags_code, &mut bytes));
+            }
+        }
+        state.last = Some(Unit::of(state.kind, record, tags_code));
+        added.bytes += state.waits() - before;
+        added.any = true;
+        Ok(Appended::Done)
+    }
+
+    /// Sees to it that a queue without a last entry goes on at `at`.
+    #[cold]
+    fn begin(&self, state: &mut State, at: QueueOffset) -> Result<()> {
+        if at == state.max_offset() || state.kind == QueueKind::Batch {
+            return Ok(());
+        }
+        // Nothing but fillers at most: the queue may start anywhere.
+        let start = u64::try_from(at.0).unwrap_or(0);
+        self.change(state, |state| {
+            state.min = start;
+            state.run.restart(start * state.width())
+        })
+    }
+
+    /// Makes known what was added.
+    #[inline]
+    fn settle(&self, state: MutexGuard<'_, State>, added: Added) -> Result<()> {
+        if added.bytes > 0 {
+            self.waiting.bytes.fetch_add(added.bytes, Ordering::Relaxed);
+        }
+        if !added.any {
+            return Ok(());
+        }
+        if added.first {
             self.publish(&state)?;
         } else {
             self.publish_end(&state);
         }
         drop(state);
         self.enlist(&self.unwritten, &self.waiting.unwritten);
-        Ok(Appended::Done)
+        Ok(())
     }
 
     /// Takes the slots up to `to` for records that are lost: entries that lead to `offset` and are too long to be
@@ -448,7 +529,8 @@ impl Queue {
         };
         let before = state.waits();
         let mut bytes = [0; MAX_WIDTH];
-        let entry = state.entry(record, &mut bytes);
+        let tags_code = state.tags_code(record);
+        let entry = Unit::encode(state.kind, record, tags_code, &mut bytes);
         let width = state.width();
         state.run.overwrite(number * width, entry)?;
         state.find_last()?;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    hash::{BuildHasherDefault, Hasher},
+    hash::BuildHasherDefault,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::Config,
     error::{Error, Result},
+    format::hash::NameHasher,
     types::{PhysicalOffset, QueueId, TopicName},
     vfs::{DirEntry, Vfs},
 };
@@ -393,27 +394,4 @@ fn find(queues: &[Arc<Queue>], id: QueueId) -> Option<&Arc<Queue>> {
 fn queue_id(name: &str) -> Option<QueueId> {
     let id: i32 = name.parse().ok()?;
     (id >= 0 && id.to_string() == name).then_some(QueueId(id))
-}
-
-/// A short hash for topic names, which only an administrator chooses.
-#[derive(Debug, Default)]
-struct NameHasher(u64);
-
-impl Hasher for NameHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        const MULTIPLIER: u64 = 0x517c_c1b7_2722_0a95;
-        let mut step = |word: u64| self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(MULTIPLIER);
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            step(u64::from_be_bytes(*word));
-        }
-        for byte in rest {
-            step(u64::from(*byte));
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        // The table looks at the upper bits as well as at the lower.
-        self.0 ^ self.0 >> 32
-    }
 }

@@ -59,7 +59,23 @@ impl Unit {
         }
     }
 
+    /// What a record's entry reads as.
+    #[inline]
+    pub(super) const fn of(kind: QueueKind, record: &Dispatch<'_>, tags_code: TagsCode) -> Self {
+        let Dispatch { offset, size, queue_offset: base, .. } = *record;
+        match kind {
+            QueueKind::Simple => {
+                Self { offset, size, tags_code, store_timestamp: StoreTimestamp(0), base, num: 1 }
+            }
+            QueueKind::Batch => {
+                let (store_timestamp, num) = (record.store_timestamp, record.batch_num);
+                Self { offset, size, tags_code, store_timestamp, base, num }
+            }
+        }
+    }
+
     /// Writes the entry of a record into the front of `out` and gives that front.
+    #[inline]
     pub(super) fn encode<'a>(
         kind: QueueKind,
         record: &Dispatch<'_>,
@@ -101,11 +117,13 @@ impl Unit {
     }
 
     /// The queue offset behind it.
+    #[inline]
     pub(super) const fn next(&self) -> QueueOffset {
         self.base.plus(self.num as i64)
     }
 
     /// The end of the record in the log.
+    #[inline]
     pub(super) fn end(&self) -> PhysicalOffset {
         self.offset.plus(usize::try_from(self.size).unwrap_or(0))
     }

@@ -4,7 +4,7 @@
 //! Encoding hands a [`Sink`] a few pieces: fixed header, body, topic, properties. It allocates nothing and cannot
 //! fail. Callers: the store's puts, tests that re-encode what Java wrote.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{SocketAddr, SocketAddrV4};
 
 use super::{
     message::{
@@ -84,67 +84,47 @@ pub struct Place {
 
 /// The longest fixed beginning: two IPv6 hosts.
 const MAX_HEAD: usize = BORN_HOST_AT + HOST_V6 + 8 + HOST_V6 + BEFORE_BODY;
-/// Topics up to this length go out in one piece with the lengths around them.
-const SHORT_TOPIC: usize = 60;
+/// The fixed beginning with two IPv4 hosts, which nearly all records have.
+const HEAD_V4: usize = BORN_HOST_AT + HOST_V4 + 8 + HOST_V4 + BEFORE_BODY;
 
-/// A record whose size, header and checksum are worked out.
+/// A record whose sizes and checksum are worked out.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured<'a> {
-    head: [u8; MAX_HEAD],
-    head_len: usize,
-    store_timestamp_at: usize,
-    /// Topic length, topic and properties length when they fit: `middle_len` bytes.
-    middle: [u8; SHORT_TOPIC + 4],
-    middle_len: usize,
-    version: Version,
-    sys_flag: SysFlag,
-    body: &'a [u8],
-    topic: &'a [u8],
-    properties: &'a [u8],
+    /// With the flags as they are written, and properties without a checksum.
+    draft: Draft<'a>,
     extra: &'a [u8],
+    version: Version,
     body_crc: u32,
-    properties_len: usize,
-    total_size: usize,
+    properties_len: i16,
+    total_size: i32,
     limits: Limits,
 }
 
 impl<'a> Draft<'a> {
-    /// Works out everything that does not depend on the place: sizes, header, checksum of the body.
+    /// Works out everything that does not depend on the place: sizes and the checksum of the body.
     ///
     /// # Errors
     /// [`Error::BodyTooLarge`], [`Error::PropertiesTooLarge`], [`Error::RecordTooLarge`] and
     /// [`Error::InvalidTopic`] when the message exceeds what a record can hold or the limits allow.
-    pub fn measure(self, limits: Limits) -> Result<Measured<'a>, Error> {
+    #[inline]
+    pub fn measure(mut self, limits: Limits) -> Result<Measured<'a>, Error> {
         if self.body.len() > limits.max_message_size {
             return Err(Error::BodyTooLarge { size: self.body.len(), limit: limits.max_message_size });
         }
         let version = self.version(limits)?;
-        let sys_flag = self
+        self.sys_flag = self
             .sys_flag
             .with(SysFlag::BORN_HOST_V6, self.born_host.is_ipv6())
             .with(SysFlag::STORE_HOST_V6, self.store_host.is_ipv6());
-        let mut measured = Measured {
-            head: [0; MAX_HEAD],
-            head_len: 0,
-            store_timestamp_at: 0,
-            middle: [0; SHORT_TOPIC + 4],
-            middle_len: 0,
-            version,
-            sys_flag,
-            body: self.body,
-            topic: self.topic.as_bytes(),
-            properties: without_prop_crc(self.properties),
-            extra: &[],
-            body_crc: body_crc(self.body),
-            properties_len: 0,
-            total_size: 0,
-            limits,
-        };
-        measured.fill_head(&self);
+        self.properties = without_prop_crc(self.properties);
+        let body_crc = body_crc(self.body);
+        let mut measured =
+            Measured { draft: self, extra: &[], version, body_crc, properties_len: 0, total_size: 0, limits };
         measured.settle()?;
         Ok(measured)
     }
 
+    #[inline]
     fn version(&self, limits: Limits) -> Result<Version, Error> {
         match self.topic.len() {
             0..=MAX_TOPIC_V1 => Ok(Version::V1),
@@ -152,9 +132,17 @@ impl<'a> Draft<'a> {
             _ => Err(Error::InvalidTopic { topic: self.topic.chars().take(300).collect() }),
         }
     }
+
+    /// Bytes of the fixed beginning.
+    #[inline]
+    fn head_len(&self) -> usize {
+        let width = |host: SocketAddr| if host.is_ipv4() { HOST_V4 } else { HOST_V6 };
+        BORN_HOST_AT + width(self.born_host) + 8 + width(self.store_host) + BEFORE_BODY
+    }
 }
 
 /// The properties before the store's own checksum: what a caller hands over under that name is not kept.
+#[inline]
 fn without_prop_crc(properties: &[u8]) -> &[u8] {
     match properties.split_last_chunk::<PROP_CRC_LEN>() {
         Some((before, _)) if prop_crc(properties).is_some() => before,
@@ -163,15 +151,17 @@ fn without_prop_crc(properties: &[u8]) -> &[u8] {
 }
 
 /// Whether a separator must be added before more properties can follow.
+#[inline]
 fn is_open(properties: &[u8]) -> bool {
     properties.last().is_some_and(|&last| last != PAIR_END)
 }
 
 impl<'a> Measured<'a> {
     /// Bytes of the record.
+    #[inline]
     #[must_use]
     pub const fn total_size(&self) -> usize {
-        self.total_size
+        self.total_size.unsigned_abs() as usize
     }
 
     /// How the topic length is written.
@@ -183,13 +173,20 @@ impl<'a> Measured<'a> {
     /// sysFlag as it is written.
     #[must_use]
     pub const fn sys_flag(&self) -> SysFlag {
-        self.sys_flag
+        self.draft.sys_flag
     }
 
     /// The checksum of the body.
     #[must_use]
     pub const fn body_crc(&self) -> u32 {
         self.body_crc
+    }
+
+    /// The broker's address in the record.
+    #[inline]
+    #[must_use]
+    pub const fn store_host(&self) -> SocketAddr {
+        self.draft.store_host
     }
 
     /// This record with more properties behind its own: whole pairs, known only under the put lock. They take the
@@ -207,35 +204,11 @@ impl<'a> Measured<'a> {
         Ok(longer)
     }
 
-    /// Writes all of the fixed beginning but the place and the sizes.
-    fn fill_head(&mut self, draft: &Draft<'_>) {
-        let mut head = Fields { bytes: &mut self.head, at: MAGIC_AT };
-        head.put(&self.version.magic().to_be_bytes());
-        debug_assert_eq!(head.at, BODY_CRC_AT);
-        head.put(&self.body_crc.to_be_bytes());
-        debug_assert_eq!(head.at, QUEUE_ID_AT);
-        head.put(&draft.queue_id.0.to_be_bytes());
-        debug_assert_eq!(head.at, FLAG_AT);
-        head.put(&draft.flag.to_be_bytes());
-        head.at = SYS_FLAG_AT;
-        head.put(&self.sys_flag.0.to_be_bytes());
-        debug_assert_eq!(head.at, BORN_TIMESTAMP_AT);
-        head.put(&draft.born_timestamp.0.to_be_bytes());
-        debug_assert_eq!(head.at, BORN_HOST_AT);
-        head.host(draft.born_host);
-        self.store_timestamp_at = head.at;
-        head.at += 8;
-        head.host(draft.store_host);
-        head.put(&draft.reconsume_times.to_be_bytes());
-        head.put(&draft.prepared_transaction_offset.to_be_bytes());
-        // The body fits maxMessageSize; one over 2 GiB fails in `settle`, which looks at the sum.
-        head.put(&i32::try_from(self.body.len()).unwrap_or(i32::MAX).to_be_bytes());
-        self.head_len = head.at;
-    }
-
-    /// Works out the lengths of properties and record, and writes them where they belong.
+    /// Works out the lengths of properties and record.
+    #[inline]
     fn settle(&mut self) -> Result<(), Error> {
-        let mut properties_len = self.properties.len() + self.extra.len();
+        let Draft { properties, topic, body, .. } = self.draft;
+        let mut properties_len = properties.len() + self.extra.len();
         properties_len += usize::from(self.joins_extra());
         if self.limits.append_prop_crc {
             properties_len += usize::from(self.joins_crc()) + PROP_CRC_LEN;
@@ -247,7 +220,7 @@ impl<'a> Measured<'a> {
         };
 
         let topic_width = self.version.topic_len_width();
-        let size = self.head_len + self.body.len() + topic_width + self.topic.len() + 2 + properties_len;
+        let size = self.draft.head_len() + body.len() + topic_width + topic.len() + 2 + properties_len;
         let limit = self
             .limits
             .max_message_size
@@ -257,67 +230,67 @@ impl<'a> Measured<'a> {
         let Some(stated_size) = i32::try_from(size).ok().filter(|_| size <= limit) else {
             return Err(Error::RecordTooLarge { size, limit });
         };
-
-        self.properties_len = properties_len;
-        self.total_size = size;
-        self.head[TOTAL_SIZE_AT..MAGIC_AT].copy_from_slice(&stated_size.to_be_bytes());
-        if self.topic.len() <= SHORT_TOPIC {
-            let mut middle = Fields { bytes: &mut self.middle, at: 0 };
-            middle.put(&topic_len(self.topic)[2 - topic_width..]);
-            middle.put(self.topic);
-            middle.put(&stated_properties.to_be_bytes());
-            self.middle_len = middle.at;
-        }
+        (self.properties_len, self.total_size) = (stated_properties, stated_size);
         Ok(())
     }
 
+    #[inline]
     fn joins_extra(&self) -> bool {
-        !self.extra.is_empty() && is_open(self.properties)
+        !self.extra.is_empty() && is_open(self.draft.properties)
     }
 
     fn joins_crc(&self) -> bool {
-        is_open(if self.extra.is_empty() { self.properties } else { self.extra })
+        is_open(if self.extra.is_empty() { self.draft.properties } else { self.extra })
     }
 
     /// Writes the record for its place: exactly [`Measured::total_size`] bytes.
     #[inline]
     pub fn encode(&self, at: Place, sink: &mut impl Sink) {
         if self.limits.append_prop_crc {
-            let mut hashing = Hashing { sink, hasher: crc32fast::Hasher::new() };
-            self.encode_plain(at, &mut hashing);
-            if self.joins_crc() {
-                hashing.put(&[PAIR_END]);
-            }
-            let crc = hashing.hasher.finalize() & 0x7fff_ffff;
-            sink.put(&crc_property(crc));
+            self.encode_with_crc(at, sink);
         } else {
             self.encode_plain(at, sink);
         }
     }
 
+    fn encode_with_crc(&self, at: Place, sink: &mut impl Sink) {
+        let mut hashing = Hashing { sink, hasher: crc32fast::Hasher::new() };
+        self.encode_plain(at, &mut hashing);
+        if self.joins_crc() {
+            hashing.put(&[PAIR_END]);
+        }
+        let crc = hashing.hasher.finalize() & 0x7fff_ffff;
+        sink.put(&crc_property(crc));
+    }
+
     /// The record up to its checksum property.
     #[inline]
     fn encode_plain(&self, at: Place, sink: &mut impl Sink) {
-        let mut head = self.head;
-        head[QUEUE_OFFSET_AT..PHYSICAL_OFFSET_AT].copy_from_slice(&at.queue_offset.0.to_be_bytes());
-        head[PHYSICAL_OFFSET_AT..SYS_FLAG_AT].copy_from_slice(&at.physical_offset.0.to_be_bytes());
-        let stamp = self.store_timestamp_at;
-        if let Some(stamp) = head.get_mut(stamp..stamp + 8) {
-            stamp.copy_from_slice(&at.store_timestamp.0.to_be_bytes());
-        }
-        sink.put(&head[..self.head_len.min(MAX_HEAD)]);
-        if !self.body.is_empty() {
-            sink.put(self.body);
-        }
-        if self.topic.len() <= SHORT_TOPIC {
-            sink.put(&self.middle[..self.middle_len.min(SHORT_TOPIC + 4)]);
+        if let (SocketAddr::V4(born), SocketAddr::V4(store)) = (self.draft.born_host, self.draft.store_host) {
+            let mut head = [0; HEAD_V4];
+            self.put_front(at, &mut head);
+            let mut fields = Fields { bytes: &mut head, at: BORN_HOST_AT };
+            fields.put(&host_v4(born));
+            fields.put(&at.store_timestamp.0.to_be_bytes());
+            fields.put(&host_v4(store));
+            self.put_before_body(&mut fields);
+            debug_assert_eq!(fields.at, HEAD_V4);
+            sink.put(&head);
         } else {
-            sink.put(&topic_len(self.topic)[2 - self.version.topic_len_width()..]);
-            sink.put(self.topic);
-            sink.put(&i16::try_from(self.properties_len).unwrap_or(i16::MAX).to_be_bytes());
+            self.encode_long_head(at, sink);
         }
-        if !self.properties.is_empty() {
-            sink.put(self.properties);
+        let Draft { body, topic, properties, .. } = self.draft;
+        if !body.is_empty() {
+            sink.put(body);
+        }
+        match self.version {
+            Version::V1 => sink.put(&topic_len(topic)[1..]),
+            Version::V2 => sink.put(&topic_len(topic)),
+        }
+        sink.put(topic.as_bytes());
+        sink.put(&self.properties_len.to_be_bytes());
+        if !properties.is_empty() {
+            sink.put(properties);
         }
         if !self.extra.is_empty() {
             if self.joins_extra() {
@@ -326,10 +299,60 @@ impl<'a> Measured<'a> {
             sink.put(self.extra);
         }
     }
+
+    #[cold]
+    #[inline(never)]
+    fn encode_long_head(&self, at: Place, sink: &mut impl Sink) {
+        let mut head = [0; MAX_HEAD];
+        if let Some(front) = head.first_chunk_mut::<HEAD_V4>() {
+            self.put_front(at, front);
+        }
+        let mut fields = Fields { bytes: &mut head, at: BORN_HOST_AT };
+        fields.host(self.draft.born_host);
+        fields.put(&at.store_timestamp.0.to_be_bytes());
+        fields.host(self.draft.store_host);
+        self.put_before_body(&mut fields);
+        let len = fields.at.min(MAX_HEAD);
+        sink.put(&head[..len]);
+    }
+
+    /// The fields before the first host.
+    #[inline]
+    fn put_front(&self, at: Place, head: &mut [u8; HEAD_V4]) {
+        let mut fields = Fields { bytes: head, at: TOTAL_SIZE_AT };
+        fields.put(&self.total_size.to_be_bytes());
+        debug_assert_eq!(fields.at, MAGIC_AT);
+        fields.put(&self.version.magic().to_be_bytes());
+        debug_assert_eq!(fields.at, BODY_CRC_AT);
+        fields.put(&self.body_crc.to_be_bytes());
+        debug_assert_eq!(fields.at, QUEUE_ID_AT);
+        fields.put(&self.draft.queue_id.0.to_be_bytes());
+        debug_assert_eq!(fields.at, FLAG_AT);
+        fields.put(&self.draft.flag.to_be_bytes());
+        debug_assert_eq!(fields.at, QUEUE_OFFSET_AT);
+        fields.put(&at.queue_offset.0.to_be_bytes());
+        debug_assert_eq!(fields.at, PHYSICAL_OFFSET_AT);
+        fields.put(&at.physical_offset.0.to_be_bytes());
+        debug_assert_eq!(fields.at, SYS_FLAG_AT);
+        fields.put(&self.draft.sys_flag.0.to_be_bytes());
+        debug_assert_eq!(fields.at, BORN_TIMESTAMP_AT);
+        fields.put(&self.draft.born_timestamp.0.to_be_bytes());
+        debug_assert_eq!(fields.at, BORN_HOST_AT);
+    }
+
+    /// The fields between the second host and the body.
+    #[inline]
+    fn put_before_body(&self, fields: &mut Fields<'_>) {
+        fields.put(&self.draft.reconsume_times.to_be_bytes());
+        fields.put(&self.draft.prepared_transaction_offset.to_be_bytes());
+        // The body fits maxMessageSize; one over 2 GiB fails in `settle`, which looks at the sum.
+        fields.put(&i32::try_from(self.draft.body.len()).unwrap_or(i32::MAX).to_be_bytes());
+    }
 }
 
 /// The topic length in two bytes; version 1 writes the second.
-fn topic_len(topic: &[u8]) -> [u8; 2] {
+#[inline]
+fn topic_len(topic: &str) -> [u8; 2] {
     i16::try_from(topic.len()).unwrap_or(i16::MAX).to_be_bytes()
 }
 
@@ -355,6 +378,7 @@ struct Fields<'b> {
 }
 
 impl Fields<'_> {
+    #[inline]
     fn put(&mut self, field: &[u8]) {
         let end = self.at + field.len();
         if let Some(place) = self.bytes.get_mut(self.at..end) {
@@ -365,13 +389,21 @@ impl Fields<'_> {
 
     fn host(&mut self, host: SocketAddr) {
         let before = self.at;
-        match host.ip() {
-            IpAddr::V4(ip) => self.put(&ip.octets()),
-            IpAddr::V6(ip) => self.put(&ip.octets()),
+        match host {
+            SocketAddr::V4(host) => self.put(&host_v4(host)),
+            SocketAddr::V6(host) => {
+                self.put(&host.ip().octets());
+                self.put(&i32::from(host.port()).to_be_bytes());
+            }
         }
-        self.put(&i32::from(host.port()).to_be_bytes());
         debug_assert_eq!(self.at - before, if host.is_ipv4() { HOST_V4 } else { HOST_V6 });
     }
+}
+
+#[inline]
+fn host_v4(host: SocketAddrV4) -> [u8; HOST_V4] {
+    let ([a, b, c, d], [e, f, g, h]) = (host.ip().octets(), i32::from(host.port()).to_be_bytes());
+    [a, b, c, d, e, f, g, h]
 }
 
 /// A sink that keeps the checksum of what passes through.

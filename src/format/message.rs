@@ -166,15 +166,53 @@ impl<'a> Record<'a> {
     /// # Errors
     /// [`Corruption::Checksum`] when they differ.
     pub fn verify_body_crc(&self) -> Result<(), Corruption> {
-        let computed = body_crc(self.body);
-        if self.body.is_empty() || computed == self.body_crc {
-            return Ok(());
-        }
-        Err(Corruption::Checksum { what: "body", stored: self.body_crc, computed })
+        verify_body(self.body, self.body_crc)
     }
 }
 
+/// A record of which recovery has seen all that [`Record::decode`] checks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inspected<'a> {
+    pub header: Header<'a>,
+    body: &'a [u8],
+    body_crc: u32,
+}
+
+impl<'a> Inspected<'a> {
+    /// Accepts what [`Record::decode`] accepts, and takes less of it along.
+    ///
+    /// # Errors
+    /// As [`Record::decode`].
+    #[inline]
+    pub(crate) fn of(bytes: &'a [u8]) -> Result<Self, Corruption> {
+        let parts = Parts::locate(bytes)?;
+        let port = |end: usize| i32_at(parts.bytes, end - 4, "port").map(u16::try_from);
+        let ports = [port(BORN_HOST_AT + parts.born_width)?, port(parts.store_host_at + parts.store_width)?];
+        if ports.iter().any(std::result::Result::is_err) {
+            Record::decode(bytes)?;
+        }
+        let body_crc = u32::from_be_bytes(*chunk(parts.head, BODY_CRC_AT, "body checksum")?);
+        Ok(Self { header: Header::of(&parts)?, body: parts.body, body_crc })
+    }
+
+    /// As [`Record::verify_body_crc`].
+    #[inline]
+    pub(crate) fn verify_body_crc(&self) -> Result<(), Corruption> {
+        verify_body(self.body, self.body_crc)
+    }
+}
+
+#[inline]
+fn verify_body(body: &[u8], stored: u32) -> Result<(), Corruption> {
+    let computed = body_crc(body);
+    if body.is_empty() || computed == stored {
+        return Ok(());
+    }
+    Err(Corruption::Checksum { what: "body", stored, computed })
+}
+
 /// The checksum that a record keeps of its body.
+#[inline]
 #[must_use]
 pub fn body_crc(body: &[u8]) -> u32 {
     crc32fast::hash(body) & 0x7fff_ffff
@@ -285,7 +323,11 @@ impl<'a> Header<'a> {
     /// [`Corruption`] when no whole, consistent record stands there.
     #[inline]
     pub fn peek(bytes: &'a [u8]) -> Result<Self, Corruption> {
-        let parts = Parts::locate(bytes)?;
+        Self::of(&Parts::locate(bytes)?)
+    }
+
+    #[inline]
+    fn of(parts: &Parts<'a>) -> Result<Self, Corruption> {
         Ok(Self {
             total_size: parts.bytes.len(),
             queue_id: QueueId(i32_at(parts.head, QUEUE_ID_AT, "queue id")?),
@@ -318,6 +360,63 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     #[inline]
     fn locate(bytes: &'a [u8]) -> Result<Self, Corruption> {
+        match Self::locate_good(bytes) {
+            Some(parts) => Ok(parts),
+            None => Self::locate_checked(bytes),
+        }
+    }
+
+    /// The parts of a record in which nothing is wrong.
+    #[inline]
+    fn locate_good(bytes: &'a [u8]) -> Option<Self> {
+        let word = |at: usize| Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+        let head: &[u8; BORN_HOST_AT] = bytes.first_chunk()?;
+        let version = match word(MAGIC_AT)? {
+            MAGIC_V1 => Version::V1,
+            MAGIC_V2 => Version::V2,
+            _ => return None,
+        };
+        let size = word(TOTAL_SIZE_AT)? as usize;
+        let bytes = bytes.get(..size).filter(|_| size >= MIN_RECORD)?;
+        let sys_flag = SysFlag(word(SYS_FLAG_AT)?.cast_signed());
+        let (born_width, store_width) =
+            (width(sys_flag, SysFlag::BORN_HOST_V6), width(sys_flag, SysFlag::STORE_HOST_V6));
+        let store_host_at = BORN_HOST_AT + born_width + 8;
+        let body_at = store_host_at + store_width + BEFORE_BODY;
+        // A negative length is one beyond any record here, and no sum of such numbers wraps.
+        let body_end = body_at.checked_add(word(body_at - 4)? as usize)?;
+        let body = bytes.get(body_at..body_end)?;
+        let rest = bytes.get(body_end..)?;
+        let (topic_len, width) = match version {
+            Version::V1 => (usize::from(*rest.first()?), 1),
+            Version::V2 => (usize::from(u16::from_be_bytes(*rest.first_chunk()?)), 2),
+        };
+        if topic_len > if width == 1 { MAX_TOPIC_V1 } else { i16::MAX.unsigned_abs().into() } {
+            return None;
+        }
+        let (topic, rest) = rest.get(width..)?.split_at_checked(topic_len)?;
+        let (stated, properties) = rest.split_first_chunk()?;
+        if usize::from(u16::from_be_bytes(*stated)) != properties.len() || properties.len() > MAX_PROPERTIES {
+            return None;
+        }
+        Some(Self {
+            bytes,
+            head,
+            version,
+            sys_flag,
+            born_width,
+            store_host_at,
+            store_width,
+            body,
+            topic,
+            properties,
+        })
+    }
+
+    /// The same, saying what is wrong.
+    #[cold]
+    #[inline(never)]
+    fn locate_checked(bytes: &'a [u8]) -> Result<Self, Corruption> {
         let (size, magic) = size_and_magic(bytes)?;
         let version = match magic {
             MAGIC_V1 => Version::V1,

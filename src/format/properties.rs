@@ -211,14 +211,23 @@ impl<'a> Iterator for Iter<'a> {
 const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
+/// Marks each byte below 3 of `word` by its high bit; behind the first such byte the marks mean nothing.
+#[inline]
+const fn small_bytes(word: u64) -> u64 {
+    // Adding 0x7d to the low seven bits carries into the eighth exactly for bytes from 3 on. Sums never carry into the
+    // neighbour.
+    !((word & LOW).wrapping_add(0x7d7d_7d7d_7d7d_7d7d) | word) & HIGH
+}
+
 /// The place of the first separator of either kind at or behind `at`, or the length.
 #[inline]
 fn separator(raw: &[u8], mut at: usize) -> usize {
-    // Eight bytes a step: adding 0x7d to the low seven bits carries into the eighth exactly for bytes from 3 on.
-    // Sums never carry into the neighbour, so the first mark is the first byte below 3 whatever follows it.
-    while let Some(eight) = raw.get(at..).and_then(<[u8]>::first_chunk) {
-        let word = u64::from_be_bytes(*eight);
-        let small = !((word & LOW).wrapping_add(0x7d7d_7d7d_7d7d_7d7d) | word) & HIGH;
+    loop {
+        // Eight bytes a step.
+        let small = match raw.get(at..).and_then(<[u8]>::first_chunk) {
+            Some(eight) => small_bytes(u64::from_be_bytes(*eight)),
+            None => return last_separator(raw, at),
+        };
         if small == 0 {
             at += 8;
             continue;
@@ -229,7 +238,24 @@ fn separator(raw: &[u8], mut at: usize) -> usize {
             _ => return at,
         }
     }
-    one_by_one(raw, at, |byte| byte == NAME_END || byte == PAIR_END)
+}
+
+/// [`separator`] with less than eight bytes left.
+#[inline]
+fn last_separator(raw: &[u8], at: usize) -> usize {
+    match raw.last_chunk() {
+        Some(last) if at < raw.len() => {
+            // The bytes before `at` are shifted out; zeros come in, which look like a byte that ends the search.
+            let word = u64::from_be_bytes(*last) << (8 * (at + 8 - raw.len()));
+            let found = at + (small_bytes(word).leading_zeros() / 8) as usize;
+            match raw.get(found) {
+                Some(0) => one_by_one(raw, found),
+                Some(_) => found,
+                None => raw.len(),
+            }
+        }
+        _ => one_by_one(raw, at),
+    }
 }
 
 /// The place of the first pair end at or behind `at`, or the length.
@@ -244,9 +270,9 @@ fn pair_end(raw: &[u8], mut at: usize) -> usize {
     }
 }
 
-#[inline]
-fn one_by_one(raw: &[u8], at: usize, stop: impl Fn(u8) -> bool) -> usize {
-    raw.get(at..).and_then(|rest| rest.iter().position(|&b| stop(b))).map_or(raw.len(), |found| at + found)
+fn one_by_one(raw: &[u8], at: usize) -> usize {
+    let is_end = |byte: &u8| *byte == NAME_END || *byte == PAIR_END;
+    raw.get(at..).and_then(|rest| rest.iter().position(is_end)).map_or(raw.len(), |found| at + found)
 }
 
 /// Properties being put together. What comes out is what a record holds, without the checksum.

@@ -45,7 +45,23 @@ impl Table {
         Ok(())
     }
 
+    /// Stores an entry whose space is reserved.
+    #[inline]
+    fn put_entry(&self, at: usize, entry: &Entry) -> Result<()> {
+        let bytes = entry.encode();
+        if self.through_file {
+            return self.put(at, &bytes);
+        }
+        let mut words = [0; ENTRY / 4];
+        for (word, four) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *word = u32::from_be_bytes(*four);
+        }
+        self.slots.put_words(at, words);
+        Ok(())
+    }
+
     /// Stores a number that leads to what was stored before.
+    #[inline]
     pub(super) fn put_u32(&self, at: usize, value: u32) -> Result<()> {
         if self.through_file {
             return self.put(at, &value.to_be_bytes());
@@ -166,9 +182,16 @@ impl IndexFile {
     }
 
     /// Entry `number`, from 1 to [`IndexFile::entries`].
+    #[inline]
     pub(super) fn entry(&self, number: u32) -> Option<Entry> {
         let table = self.table.as_ref().filter(|_| (1..self.header.index_count).contains(&number))?;
-        Some(Entry::decode(&table.get::<ENTRY>(self.geometry.entry_at(number))))
+        let [hash, high, low, diff, previous] = table.get_words(self.geometry.entry_at(number));
+        Some(Entry {
+            key_hash: hash.cast_signed(),
+            offset: PhysicalOffset((u64::from(high) << 32 | u64::from(low)).cast_signed()),
+            time_diff: diff.cast_signed(),
+            previous: previous.cast_signed(),
+        })
     }
 
     /// The entry as a put.
@@ -209,11 +232,14 @@ impl IndexFile {
     }
 
     /// Sees to it that the slots and the next entry have their space.
+    #[inline]
     fn make_room(&mut self, table: &Table) -> Result<()> {
         let need = self.geometry.entry_at(self.header.index_count) + ENTRY;
-        if need <= self.reserved {
-            return Ok(());
-        }
+        if need <= self.reserved { Ok(()) } else { self.reserve_upto(table, need) }
+    }
+
+    #[cold]
+    fn reserve_upto(&mut self, table: &Table, need: usize) -> Result<()> {
         let upto = need.saturating_add(STEP).min(table.len());
         table.reserve(self.reserved..upto)?;
         if self.reserved > 0 {
@@ -224,6 +250,7 @@ impl IndexFile {
         Ok(())
     }
 
+    #[inline]
     fn put_one(&mut self, table: &Table, key: &KeyPut) -> Result<()> {
         let number = self.header.index_count;
         let slot = self.geometry.slot_at(self.geometry.slot_of(key.hash));
@@ -236,7 +263,7 @@ impl IndexFile {
         let begin = self.header.begin_timestamp;
         let time_diff = if begin.0 <= 0 { 0 } else { time_diff(begin, key.store_timestamp) };
         let entry = Entry { key_hash: key.hash, offset: key.offset, time_diff, previous: i32_of(previous) };
-        table.put(self.geometry.entry_at(number), &entry.encode())?;
+        table.put_entry(self.geometry.entry_at(number), &entry)?;
         table.put_u32(slot, number)?;
         self.header.index_count = number + 1;
         self.header.slot_count += u32::from(previous == 0);

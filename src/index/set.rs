@@ -195,8 +195,12 @@ impl IndexSet {
     pub(crate) fn read(&self, number: usize, first: u32, max: usize, out: &mut Vec<KeyPut>) {
         let state = self.state.read();
         let Some(file) = state.files.get(number) else { return };
-        let entries = (first.max(1)..=file.entries()).take(max).filter_map(|n| file.entry(n));
-        out.extend(entries.map(|entry| file.key(&entry)));
+        let first = first.max(1);
+        let count = u32::try_from(max).unwrap_or(u32::MAX).min((file.entries() + 1).saturating_sub(first));
+        out.reserve(usize::try_from(count).unwrap_or(0));
+        for number in first..first + count {
+            out.extend(file.entry(number).map(|entry| file.key(&entry)));
+        }
     }
 
     /// The last record in the index.

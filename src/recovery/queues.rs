@@ -8,7 +8,7 @@
 //! by damage is held back until the queue's next record: if that goes on from it the numbering did jump, or began
 //! again as it does when a topic is made anew; if not, the number is damaged and the record is left out.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     DamagedRange,
@@ -16,17 +16,20 @@ use super::{
 };
 use crate::{
     consume_queue::{Appended, CqUnit, Dispatch, Queue, QueueKind, QueueTable},
-    dispatch::Projected,
+    dispatch::{Projected, QueuePlaces, TopicPlace},
     error::{Corruption, Result},
     format::{
         consume_queue::{Entry, ext_position},
+        hash::IndexKeys,
         message::{Header, MIN_RECORD},
     },
-    types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, TagsCode, TopicName},
+    types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, TagsCode},
 };
 
 /// Lost records that are believed in without bytes of the log to show for them.
 const JUMP: i64 = 1 << 20;
+/// Entries of a queue that are read ahead: little enough for many queues, enough to take its lock seldom.
+const WINDOW: usize = 32;
 /// Queue offsets beyond this are damage.
 const LAST_OFFSET: i64 = i64::MAX / 1024;
 
@@ -43,6 +46,24 @@ struct Seen {
     lost: u64,
     /// A record whose number does not fit.
     held: Option<Dispatch<'static>>,
+    /// Entries of a simple queue read ahead; empty after every change of the queue.
+    window: Vec<CqUnit>,
+}
+
+impl Seen {
+    /// What the queue holds at `at`.
+    fn unit(&mut self, at: QueueOffset) -> Result<Option<&CqUnit>> {
+        let place = |window: &[CqUnit]| {
+            let first = window.first()?.queue_offset;
+            usize::try_from(at.0.checked_sub(first.0)?).ok().filter(|place| *place < window.len())
+        };
+        if let Some(place) = place(&self.window) {
+            return Ok(self.window.get(place));
+        }
+        self.window.clear();
+        self.queue.read(at, WINDOW, &mut self.window)?;
+        Ok(self.window.first())
+    }
 }
 
 /// The queues during the pass over the log.
@@ -50,7 +71,7 @@ struct Seen {
 pub(super) struct QueueRepair<'t> {
     table: &'t QueueTable,
     /// Where each queue stands in `seen`.
-    topics: HashMap<TopicName, HashMap<QueueId, usize>>,
+    places: QueuePlaces,
     seen: Vec<Seen>,
     /// Where the pass began: entries of earlier records are not looked at.
     from: PhysicalOffset,
@@ -68,7 +89,7 @@ impl<'t> QueueRepair<'t> {
     pub(super) fn new(table: &'t QueueTable, from: PhysicalOffset, segment_size: usize) -> Self {
         Self {
             table,
-            topics: HashMap::new(),
+            places: QueuePlaces::default(),
             seen: Vec::new(),
             from,
             segment_size,
@@ -127,7 +148,13 @@ impl<'t> QueueRepair<'t> {
         doubtful: Option<[QueueOffset; 2]>,
         entry: impl FnOnce(QueueKind) -> Option<Dispatch<'static>>,
     ) -> Result<()> {
-        let Some(number) = self.number_of(topic, id).or_else(|| self.meet(topic, id, kind)) else {
+        // No queue can have a name that is no topic, or a negative number.
+        let Ok(place) = self.places.topic(topic) else {
+            self.done.unplaced += 1;
+            return Ok(());
+        };
+        let found = self.places.find(place, id).map(|number| number as usize);
+        let Some(number) = found.or_else(|| self.meet(place, id, kind)) else {
             self.done.unplaced += 1;
             return Ok(());
         };
@@ -164,16 +191,23 @@ impl<'t> QueueRepair<'t> {
     }
 
     fn number_of(&self, topic: &str, id: QueueId) -> Option<usize> {
-        self.topics.get(topic)?.get(&id).copied()
+        self.places.find_by_name(topic, id).map(|number| number as usize)
     }
 
-    /// Makes room for a queue's state; `None` when no queue can have that name.
-    fn meet(&mut self, topic: &str, id: QueueId, kind: QueueKind) -> Option<usize> {
-        let name = TopicName::new(topic).ok().filter(|_| id.0 >= 0)?;
-        let queue = self.table.get_or_create(&name, id, kind);
+    /// The beginnings of a topic's index keys.
+    #[inline]
+    pub(super) fn hashes(&mut self, topic: &str) -> IndexKeys {
+        self.places.topic(topic).map_or_else(|_| IndexKeys::of(topic), |place| self.places.hashes(place))
+    }
+
+    /// Makes room for a queue's state; `None` when no queue can have that number.
+    #[cold]
+    fn meet(&mut self, topic: TopicPlace, id: QueueId, kind: QueueKind) -> Option<usize> {
         let number = self.seen.len();
-        self.seen.push(Seen { queue, next: None, lost: 0, held: None });
-        self.topics.entry(name).or_default().insert(id, number);
+        let place = u32::try_from(number).ok().filter(|place| id.0 >= 0 && *place < u32::MAX)?;
+        let queue = self.table.get_or_create(self.places.name(topic), id, kind);
+        self.seen.push(Seen { queue, next: None, lost: 0, held: None, window: Vec::new() });
+        self.places.set(topic, id, place);
         Some(number)
     }
 
@@ -187,7 +221,8 @@ impl<'t> QueueRepair<'t> {
         for queue in self.table.queues() {
             let key = queue.key();
             let number = self.number_of(&key.topic, key.id);
-            let mut fresh = Seen { queue: Arc::clone(&queue), next: None, lost: 0, held: None };
+            let mut fresh =
+                Seen { queue: Arc::clone(&queue), next: None, lost: 0, held: None, window: Vec::new() };
             let seen = number.and_then(|number| self.seen.get_mut(number)).unwrap_or(&mut fresh);
             let mut pass = Placing {
                 seen,
@@ -252,7 +287,7 @@ impl Placing<'_> {
 
     /// The first record of a queue: what the queue holds before it belongs to records that are gone.
     fn first(&mut self, entry: &Dispatch<'static>) -> Result<()> {
-        let queue = Arc::clone(&self.seen.queue);
+        let queue = Arc::clone(self.changing());
         let max = queue.max_offset();
         let usable = match queue.kind() {
             QueueKind::Simple if max < entry.queue_offset => false,
@@ -290,7 +325,7 @@ impl Placing<'_> {
         } else if entry.queue_offset.0 - next.0 > JUMP {
             // Too many slots to fill for what is lost: the queue starts midway, as after retention.
             self.drop_from(self.seen.queue.min_offset())?;
-            self.seen.queue.clear()?;
+            self.changing().clear()?;
         } else {
             self.fill(next, entry)?;
         }
@@ -305,14 +340,17 @@ impl Placing<'_> {
 
     /// Puts an entry into its slot, which is the queue's next.
     fn put(&mut self, entry: &Dispatch<'static>) -> Result<()> {
-        let queue = &self.seen.queue;
-        if entry.queue_offset < queue.max_offset() {
-            let unit = queue.get(entry.queue_offset)?;
-            if !unit.as_ref().is_some_and(|unit| says(unit, entry)) {
-                match queue.kind() {
+        let (kind, at) = (self.seen.queue.kind(), entry.queue_offset);
+        if at < self.seen.queue.max_offset() {
+            let agrees = match kind {
+                QueueKind::Simple => self.seen.unit(at)?.is_some_and(|unit| says(unit, entry)),
+                QueueKind::Batch => self.seen.queue.get(at)?.is_some_and(|unit| says(&unit, entry)),
+            };
+            if !agrees {
+                match kind {
                     QueueKind::Simple => {
                         self.done.rewritten += 1;
-                        queue.rewrite(entry)?;
+                        self.changing().rewrite(entry)?;
                     }
                     QueueKind::Batch => {
                         self.drop_from(entry.queue_offset)?;
@@ -328,8 +366,14 @@ impl Placing<'_> {
         Ok(())
     }
 
+    /// The queue, of which something will change.
+    fn changing(&mut self) -> &Arc<Queue> {
+        self.seen.window.clear();
+        &self.seen.queue
+    }
+
     fn append(&mut self, entry: &Dispatch<'static>) -> Result<()> {
-        let queue = &self.seen.queue;
+        let queue = Arc::clone(self.changing());
         self.done.added += 1;
         if queue.append(entry)? == Appended::Done {
             return Ok(());
@@ -351,7 +395,7 @@ impl Placing<'_> {
 
     /// Takes the slots from `next` up to that of `entry`, whose records are lost.
     fn fill(&mut self, next: QueueOffset, entry: &Dispatch<'static>) -> Result<()> {
-        let queue = Arc::clone(&self.seen.queue);
+        let queue = Arc::clone(self.changing());
         if queue.kind() == QueueKind::Batch {
             return Ok(());
         }
@@ -382,7 +426,7 @@ impl Placing<'_> {
     fn drop_from(&mut self, at: QueueOffset) -> Result<()> {
         let max = self.seen.queue.max_offset();
         self.done.dropped += u64::try_from(max.0 - at.0).unwrap_or(0);
-        self.seen.queue.truncate_to(at)
+        self.changing().truncate_to(at)
     }
 
     /// What stands behind the last record: entries of lost records stay, so that their numbers are not given out

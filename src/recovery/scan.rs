@@ -4,14 +4,14 @@
 //! either damage, when a record that counts stands somewhere behind it, or the torn tail, when none does. Every byte
 //! is looked at a bounded number of times, whatever the lengths on disk say, and nothing is allocated by them.
 
-use super::DamagedRange;
+use super::{DamagedRange, ahead::Ahead};
 use crate::{
     config::Config,
     error::Corruption,
     format::{
-        gap::gap_of,
+        gap::{GAP_TOPIC, gap_of},
         message::{
-            self, BLANK_LEN, Header, MAGIC_AT, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MIN_RECORD,
+            self, BLANK_LEN, Header, Inspected, MAGIC_AT, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MIN_RECORD,
             PHYSICAL_OFFSET_AT, PROP_CRC_LEN, Record,
         },
     },
@@ -83,6 +83,9 @@ pub(crate) struct Scan<'a> {
     data_ends: Vec<usize>,
     /// Bytes that may still be spent on trials.
     trials: u64,
+    /// The thread that checks bodies ahead; none from the first damage on, behind which it may take other places for
+    /// the beginnings of records.
+    ahead: Option<&'a Ahead>,
 }
 
 impl<'a> Scan<'a> {
@@ -98,7 +101,14 @@ impl<'a> Scan<'a> {
         let at =
             segments.get(number).and_then(|(base, _)| usize::try_from(from.since(*base)).ok()).unwrap_or(0);
         let bytes: u64 = segments.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        Self { segments, checks, number, at, end: from, data_ends, trials: bytes.saturating_mul(TRIALS) }
+        let trials = bytes.saturating_mul(TRIALS);
+        Self { segments, checks, number, at, end: from, data_ends, trials, ahead: None }
+    }
+
+    /// Lets another thread check the bodies of records before this pass comes to them.
+    pub(super) fn with_ahead(mut self, ahead: Option<&'a Ahead>) -> Self {
+        self.ahead = ahead.filter(|_| self.checks.body_crc);
+        self
     }
 
     /// The next record, damage or the end.
@@ -118,6 +128,9 @@ impl<'a> Scan<'a> {
                 Ok(Stands::Record(header)) => {
                     self.at += header.total_size;
                     self.end = here.plus(header.total_size);
+                    if let Some(ahead) = self.ahead {
+                        ahead.follow(self.end);
+                    }
                     return Step::Record(header);
                 }
                 Ok(Stands::Gap { size, unwritten }) => return self.gap(here, size, unwritten, stale),
@@ -137,6 +150,7 @@ impl<'a> Scan<'a> {
                 }
                 Err(why) => why,
             };
+            self.ahead = None;
             let written = rest.iter().take(BLANK_LEN).any(|byte| *byte != 0);
             return match self.resume(rest, stale) {
                 Ok((number, at)) => {
@@ -185,36 +199,30 @@ impl<'a> Scan<'a> {
         if magic == MAGIC_BLANK {
             return Ok(Stands::Blank);
         }
-        let record = Record::decode(rest)?;
-        if record.physical_offset != here {
-            return Err(Corruption::Misplaced { stated: record.physical_offset, actual: here });
+        let record = Inspected::of(rest)?;
+        let header = record.header;
+        if header.physical_offset != here {
+            return Err(Corruption::Misplaced { stated: header.physical_offset, actual: here });
         }
-        if record.topic.contains('\0') {
+        if header.topic.contains('\0') {
             return Err(Corruption::Text { what: "topic" });
         }
-        if has_hole(record.properties.raw(), here.plus(size)) {
+        let properties = header.properties.raw();
+        if has_hole(properties, here.plus(size)) {
             return Err(Corruption::Text { what: "properties" });
         }
         let whole = self.checks.record_crc && message::verify_prop_crc(rest.get(..size).unwrap_or_default())?;
-        if self.checks.record_crc && !whole && was_checksum(record.properties.raw()) {
+        if self.checks.record_crc && !whole && was_checksum(properties) {
             return Err(Corruption::Text { what: "record checksum" });
         }
-        if self.checks.body_crc && !whole {
+        if self.checks.body_crc && !whole && !self.ahead.is_some_and(|ahead| ahead.has_verified(here)) {
             record.verify_body_crc()?;
         }
-        if let Some(unwritten) = gap_of(&record) {
+        if header.topic == GAP_TOPIC
+            && let Some(unwritten) = gap_of(&Record::decode(rest)?)
+        {
             return Ok(Stands::Gap { size, unwritten });
         }
-        let header = Header {
-            total_size: record.total_size,
-            queue_id: record.queue_id,
-            queue_offset: record.queue_offset,
-            physical_offset: record.physical_offset,
-            sys_flag: record.sys_flag,
-            store_timestamp: record.store_timestamp,
-            topic: record.topic,
-            properties: record.properties,
-        };
         match stale(&header) {
             Some(why) => Err(why),
             None => Ok(Stands::Record(header)),

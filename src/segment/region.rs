@@ -270,6 +270,20 @@ pub fn fill_buffer(buffer: &mut Vec<u8>, len: usize, fill: impl FnOnce(&mut Reco
     unsafe { buffer.set_len(buffer.len() + len) };
 }
 
+/// Bytes that the processor fetches at once.
+const LINE: usize = 64;
+
+#[inline]
+fn prefetch_line(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address reads nothing that the program can see.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Published bytes that keep their file mapped, also after the file was removed.
 #[derive(Clone)]
 pub struct Lease {
@@ -285,6 +299,18 @@ impl Lease {
         let end = range.end.min(self.len);
         let start = range.start.min(end);
         Self { region: Arc::clone(&self.region), start: self.start + start, len: end - start }
+    }
+
+    /// Asks the processor to bring the two lines at `at` closer; a hint, also for places outside.
+    #[inline]
+    pub fn prefetch(&self, at: usize) {
+        let ahead = self.len.saturating_sub(at);
+        if ahead > 2 * LINE {
+            // SAFETY: both places lie in the bytes of this lease.
+            let line = unsafe { self.region.base.as_ptr().add(self.start + at) };
+            prefetch_line(line);
+            prefetch_line(line.wrapping_add(LINE));
+        }
     }
 }
 
@@ -388,6 +414,39 @@ impl SlotTable {
         self.word(at).store(value.to_be(), Ordering::Release);
     }
 
+    /// Whole words from `at` on, a multiple of four; not as one value, see the type's documentation.
+    ///
+    /// # Panics
+    /// When they reach outside or `at` is not a multiple of four.
+    #[inline]
+    #[must_use]
+    pub fn get_words<const N: usize>(&self, at: usize) -> [u32; N] {
+        self.check(at, 4 * N);
+        assert!(at.is_multiple_of(4), "{at} is not a word's place");
+        let mut words = [0; N];
+        for (i, word) in words.iter_mut().enumerate() {
+            // SAFETY: all words are inside the mapping and aligned, as checked; see `word`.
+            let place = unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(at + 4 * i).cast()) };
+            *word = u32::from_be(place.load(Ordering::Relaxed));
+        }
+        words
+    }
+
+    /// Stores whole words from `at` on, a multiple of four.
+    ///
+    /// # Panics
+    /// When they reach outside or `at` is not a multiple of four.
+    #[inline]
+    pub fn put_words<const N: usize>(&self, at: usize, words: [u32; N]) {
+        self.check(at, 4 * N);
+        assert!(at.is_multiple_of(4), "{at} is not a word's place");
+        for (i, word) in words.into_iter().enumerate() {
+            // SAFETY: all words are inside the mapping and aligned, as checked; see `word`.
+            let place = unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(at + 4 * i).cast()) };
+            place.store(word.to_be(), Ordering::Relaxed);
+        }
+    }
+
     /// Stores `bytes` at `at`, by words where both ends are at multiples of four.
     ///
     /// # Panics
@@ -441,14 +500,10 @@ impl SlotTable {
     /// Asks the processor to bring the line at `at` closer; a hint, also for places outside.
     #[inline]
     pub fn prefetch(&self, at: usize) {
-        #[cfg(target_arch = "x86_64")]
         if at < self.len {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a prefetch of a mapped address reads nothing that the program can see.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().add(at).cast()) };
+            // SAFETY: inside the mapping.
+            prefetch_line(unsafe { self.base.as_ptr().add(at) });
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = at;
     }
 
     /// The file behind the table: to sync, populate, reserve and advise.

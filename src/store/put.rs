@@ -45,13 +45,22 @@ impl PutState {
         Self { appender, next: Vec::new() }
     }
 
+    #[inline]
     fn next(&mut self, inner: &Inner, queue: Queue) -> Option<&mut QueueOffset> {
         let at = queue.0 as usize;
+        if self.next.len() <= at {
+            self.meet(inner, at)?;
+        }
+        self.next.get_mut(at)
+    }
+
+    #[cold]
+    fn meet(&mut self, inner: &Inner, at: usize) -> Option<()> {
         while self.next.len() <= at {
             let handle = Queue(u32::try_from(self.next.len()).ok()?);
             self.next.push(inner.registry.get(handle)?.first);
         }
-        self.next.get_mut(at)
+        Some(())
     }
 }
 
@@ -64,7 +73,6 @@ struct Prepared<'a> {
     takes: i64,
     extra: Extra,
     wait: bool,
-    store_host: SocketAddr,
 }
 
 /// Properties whose value is known only under the lock.
@@ -141,7 +149,11 @@ impl Appended<'_> {
     ///
     /// # Errors
     /// [`Error::Poisoned`] when a sync failed: whether the message survives is then unknown.
+    #[inline]
     pub fn wait(self) -> Result<PutStatus> {
+        if self.inner.config.flush_disk_type == FlushDiskType::Async {
+            return Ok(PutStatus::Ok);
+        }
         let timeout = Duration::from_millis(self.inner.config.sync_flush_timeout_ms);
         self.wait_timeout(timeout)
     }
@@ -223,7 +235,7 @@ impl Store {
         let inner = &self.inner;
         inner.check_open_for_puts()?;
         let prepared = inner.prepare(message)?;
-        let place = inner.append(std::slice::from_ref(&prepared), |_| {})?;
+        let place = inner.append_one(&prepared)?;
         Ok(Appended {
             inner,
             until: place.physical.plus(place.size),
@@ -247,41 +259,39 @@ impl Store {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        let prepared = messages.iter().map(|message| inner.prepare(message)).collect::<Result<Vec<_>>>()?;
-        let mut places = Vec::with_capacity(prepared.len());
-        let last = inner.append(&prepared, |place| places.push(place))?;
-        let until = last.physical.plus(last.size);
-        let waits = prepared.iter().map(|p| p.wait);
-        Ok(places
-            .into_iter()
-            .zip(waits)
-            .map(|(place, wait)| Appended { inner, place, until, wait, pending: None })
-            .collect())
+        // Plain loops: collecting moves each of these twice.
+        let mut prepared = Vec::with_capacity(messages.len());
+        for message in messages {
+            prepared.push(inner.prepare(message)?);
+        }
+        let mut all = Vec::with_capacity(messages.len());
+        inner.append(&prepared, |message, place, until| {
+            all.push(Appended { inner, place, until, wait: message.wait, pending: None });
+        })?;
+        Ok(all)
     }
 }
 
 impl Inner {
+    #[inline]
     fn registered(&self, queue: Queue) -> Result<&Registered> {
         let found = self.registry.get(queue);
-        found.filter(|entry| !entry.is_deleted()).ok_or_else(|| Error::NoSuchQueue {
-            topic: found.map_or_else(String::new, |entry| entry.topic.to_string()),
-            queue_id: found.map_or_else(Default::default, |entry| entry.id),
-        })
+        found.filter(|entry| !entry.is_deleted()).ok_or_else(|| no_such_queue(found))
     }
 
+    #[inline]
     fn prepare<'a>(&'a self, message: &'a Message<'_>) -> Result<Prepared<'a>> {
         if let Some(why) = &message.illegal {
             return Err(Error::IllegalMessage { why: why.clone() });
         }
         let target = self.registered(message.queue)?;
-        let now = self.clock.now();
         let store_host = message.store_host.unwrap_or(self.store_host);
         let draft = Draft {
             topic: &target.topic,
             queue_id: target.id,
             flag: message.flag,
             sys_flag: message.sys_flag,
-            born_timestamp: message.born_timestamp.unwrap_or(now),
+            born_timestamp: message.born_timestamp.unwrap_or_else(|| self.clock.now_coarse()),
             born_host: message.born_host.unwrap_or(store_host),
             store_host,
             reconsume_times: message.reconsume_times,
@@ -289,9 +299,14 @@ impl Inner {
             body: message.body,
             properties: &message.properties,
         };
-        let (takes, extra) = self.offsets_taken(message, target)?;
+        let plain = message.sys_flag.is_plain() && target.queue.kind() == QueueKind::Simple;
+        let (takes, extra) = if plain && !self.config.multi_dispatch {
+            (1, Extra::None)
+        } else {
+            self.offsets_taken(message, target)?
+        };
         let measured = draft.measure(self.limits)?;
-        Ok(Prepared { queue: message.queue, measured, takes, extra, wait: message.wait_store, store_host })
+        Ok(Prepared { queue: message.queue, measured, takes, extra, wait: message.wait_store })
     }
 
     fn offsets_taken(&self, message: &Message<'_>, target: &Registered) -> Result<(i64, Extra)> {
@@ -325,24 +340,57 @@ impl Inner {
         Ok((1, Extra::None))
     }
 
-    /// Appends all of `messages` under one lock and tells each one's place; returns the last one's.
-    fn append(&self, messages: &[Prepared<'_>], mut each: impl FnMut(Placed)) -> Result<Placed> {
+    /// [`Inner::append`] for one message, which nearly always has no properties to be added.
+    #[inline]
+    fn append_one(&self, message: &Prepared<'_>) -> Result<Placed> {
+        if !matches!(message.extra, Extra::None) {
+            return self.append_completed(message);
+        }
+        let mut guard = self.put.lock();
+        let state = guard.as_mut().ok_or(Error::Closed)?;
+        let next = *state.next(self, message.queue).ok_or_else(not_of_this_store)?;
+        let queue_offset = if message.takes == 0 { QueueOffset::ZERO } else { next };
+        let (now, size) = (self.clock.now_coarse(), message.measured.total_size());
+        let physical = state.appender.append(size, |physical_offset, sink| {
+            message.measured.encode(Place { queue_offset, physical_offset, store_timestamp: now }, sink);
+        })?;
+        if let Some(slot) = state.next.get_mut(message.queue.0 as usize) {
+            *slot = next.plus(message.takes);
+        }
+        self.stats.put(1, size);
+        drop(guard);
+        Ok(Placed { physical, size, queue_offset, at: now, host: message.measured.store_host() })
+    }
+
+    #[cold]
+    fn append_completed(&self, message: &Prepared<'_>) -> Result<Placed> {
+        let mut placed = None;
+        self.append(std::slice::from_ref(message), |_, place, _| placed = Some(place))?;
+        placed.ok_or_else(not_of_this_store)
+    }
+
+    /// Appends all of `messages` under one lock and tells each one's place, and where all of them end.
+    fn append<'p, 'm>(
+        &self,
+        messages: &'p [Prepared<'m>],
+        mut each: impl FnMut(&'p Prepared<'m>, Placed, PhysicalOffset),
+    ) -> Result<()> {
         let mut guard = self.put.lock();
         let state = guard.as_mut().ok_or(Error::Closed)?;
         let texts = state.extra_properties(self, messages)?;
         let completed = complete(messages, &texts)?;
         let measured = |n: usize| completed.get(n).unwrap_or(&messages[n].measured);
         let total: usize = (0..messages.len()).map(|n| measured(n).total_size()).sum();
-        let now = self.clock.now();
+        let now = self.clock.now_coarse();
         let PutState { appender, next } = state;
-        let mut last = None;
         appender.append(total, |start, sink| {
-            let mut physical = start;
+            let (mut physical, until) = (start, start.plus(total));
             for (n, message) in messages.iter().enumerate() {
                 let slot = &mut next[message.queue.0 as usize];
                 let queue_offset = if message.takes == 0 { QueueOffset::ZERO } else { *slot };
                 let place = Place { queue_offset, physical_offset: physical, store_timestamp: now };
-                measured(n).encode(place, sink);
+                let measured = measured(n);
+                measured.encode(place, sink);
                 *slot = slot.plus(message.takes);
                 if let Extra::MultiDispatch(queues) = &message.extra {
                     for queue in queues {
@@ -350,17 +398,29 @@ impl Inner {
                         *slot = slot.plus(1);
                     }
                 }
-                let size = measured(n).total_size();
-                let placed = Placed { physical, size, queue_offset, at: now, host: message.store_host };
-                each(placed);
-                last = Some(placed);
+                let size = measured.total_size();
+                let placed = Placed { physical, size, queue_offset, at: now, host: measured.store_host() };
+                each(message, placed, until);
                 physical = physical.plus(size);
             }
         })?;
-        drop(guard);
         self.stats.put(messages.len(), total);
-        last.ok_or_else(|| Error::IllegalMessage { why: "an empty batch".into() })
+        drop(guard);
+        Ok(())
     }
+}
+
+#[cold]
+fn no_such_queue(found: Option<&Registered>) -> Error {
+    Error::NoSuchQueue {
+        topic: found.map_or_else(String::new, |entry| entry.topic.to_string()),
+        queue_id: found.map_or_else(Default::default, |entry| entry.id),
+    }
+}
+
+#[cold]
+fn not_of_this_store() -> Error {
+    Error::IllegalMessage { why: "the queue is not of this store".into() }
 }
 
 /// Offsets that earlier messages of the same batch take, per queue.
@@ -386,15 +446,15 @@ impl PutState {
     /// Makes sure that every queue of the messages has its next offset here. For messages with properties that
     /// hold such offsets, the text of those; empty when no message has any.
     fn extra_properties(&mut self, inner: &Inner, messages: &[Prepared<'_>]) -> Result<Vec<Vec<u8>>> {
-        let gone = || Error::IllegalMessage { why: "the queue is not of this store".into() };
-        let mut taken = Taken::default();
-        let any = messages.iter().any(|message| !matches!(message.extra, Extra::None));
-        let mut texts = Vec::new();
         for message in messages {
-            let base = *self.next(inner, message.queue).ok_or_else(gone)?;
-            if !any {
-                continue;
-            }
+            self.next(inner, message.queue).ok_or_else(not_of_this_store)?;
+        }
+        if messages.iter().all(|message| matches!(message.extra, Extra::None)) {
+            return Ok(Vec::new());
+        }
+        let (mut taken, mut texts) = (Taken::default(), Vec::with_capacity(messages.len()));
+        for message in messages {
+            let base = *self.next(inner, message.queue).ok_or_else(not_of_this_store)?;
             let mut text = PropertiesBuf::default();
             match &message.extra {
                 Extra::None => {}
@@ -404,7 +464,8 @@ impl PutState {
                 Extra::MultiDispatch(queues) => {
                     let mut offsets = Vec::with_capacity(queues.len());
                     for queue in queues {
-                        let next = self.next(inner, *queue).ok_or_else(gone)?.plus(taken.of(*queue));
+                        let next =
+                            self.next(inner, *queue).ok_or_else(not_of_this_store)?.plus(taken.of(*queue));
                         offsets.push(next.to_string());
                     }
                     text.push(properties::INNER_MULTI_QUEUE_OFFSET, &offsets.join(","))?;

@@ -11,6 +11,7 @@ use crate::{
     error::Result,
     format::{
         consume_queue::Entry,
+        hash::IndexKeys,
         message::{BLANK_LEN, Found, Header, read_at},
         properties::INNER_MULTI_DISPATCH,
     },
@@ -181,7 +182,7 @@ impl Walk<'_, '_> {
         }
         if self.store.config().message_index {
             keys.clear();
-            made.keys(keys);
+            made.keys(|| IndexKeys::of(made.topic), keys);
             self.keys(at, keys);
         }
         Ok(())

@@ -15,7 +15,7 @@ mod sigbus;
 
 pub use changes::{Change, ChangeKind};
 pub use os::OsVfs;
-pub(crate) use os::{local_utc_offset, sleep_on, wake_all};
+pub(crate) use os::{coarse_millis, local_utc_offset, sleep_on, wake_all};
 pub use overlay::OverlayVfs;
 pub use sigbus::{SIGBUS_EXIT_CODE, exit_on_sigbus};
 

@@ -468,6 +468,14 @@ pub(crate) fn local_utc_offset(seconds: i64) -> i64 {
     unsafe { parts.assume_init() }.tm_gmtoff
 }
 
+/// Milliseconds since 1970 as the kernel noted them at its last tick; takes no reading of the hardware.
+pub(crate) fn coarse_millis() -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one live value of the right type. The clock exists since Linux 2.6.32; without it the time stays 0.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut time) };
+    time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+}
+
 /// Sleeps while `word` holds `seen`, `timeout` at most. May return early for no reason.
 pub(crate) fn sleep_on(word: &AtomicU32, seen: u32, timeout: Duration) {
     let time = libc::timespec {

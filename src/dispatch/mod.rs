@@ -7,14 +7,18 @@
 //! ones no key; a delayed message of `SCHEDULE_TOPIC_XXXX` carries its due time instead of a tag hash; an inner batch
 //! counts for several messages in a batch queue; with multi-dispatch a record has an entry in every queue it names.
 
+mod places;
+
+pub(crate) use places::{QueuePlaces, TopicPlace};
+
 use crate::{
     config::Config,
     consume_queue::{Dispatch, QueueKind},
     format::{
-        hash::{self, IndexKeys},
+        hash::{IndexKeys, JavaHash},
         message::Header,
         properties::{DELAY, INNER_BASE, INNER_MULTI_DISPATCH, INNER_MULTI_QUEUE_OFFSET, INNER_NUM},
-        properties::{KEYS, TAGS, UNIQ_KEY},
+        properties::{KEYS, Properties, TAGS, UNIQ_KEY},
     },
     index::KeyPut,
     types::{QueueId, QueueOffset, StoreTimestamp, SysFlag, TagsCode, TransactionType},
@@ -53,9 +57,54 @@ pub(crate) struct Projected<'a> {
 
 #[derive(Clone, Copy, Debug)]
 struct RecordKeys<'a> {
-    unique: Option<&'a str>,
-    keys: Option<&'a str>,
-    tags: Option<&'a str>,
+    unique: Option<&'a [u8]>,
+    keys: Option<&'a [u8]>,
+    tags: Option<&'a [u8]>,
+}
+
+/// The properties that dispatch looks at, each as it stands last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Named<'a> {
+    unique: Option<&'a [u8]>,
+    keys: Option<&'a [u8]>,
+    tags: Option<&'a [u8]>,
+    /// One of those is there that few messages have.
+    rare: bool,
+}
+
+impl<'a> Named<'a> {
+    #[inline]
+    fn of(properties: Properties<'a>) -> Self {
+        const RARE: [&str; 4] = [DELAY, INNER_NUM, INNER_BASE, INNER_MULTI_DISPATCH];
+        let mut named = Self::default();
+        for (name, value) in properties {
+            // By length first: that settles most of them.
+            match name.len() {
+                4 if name == TAGS.as_bytes() => named.tags = Some(value),
+                4 if name == KEYS.as_bytes() => named.keys = Some(value),
+                8 if name == UNIQ_KEY.as_bytes() => named.unique = Some(value),
+                5 | 9 | 10 | 20 => named.rare |= RARE.iter().any(|rare| name == rare.as_bytes()),
+                _ => {}
+            }
+        }
+        named
+    }
+}
+
+/// A value that is text.
+#[inline]
+fn text(value: &[u8]) -> bool {
+    value.is_ascii() || std::str::from_utf8(value).is_ok()
+}
+
+/// What few records have.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rare<'a> {
+    due: Option<TagsCode>,
+    /// First offset and count of an inner batch.
+    batch: Option<(QueueOffset, i16)>,
+    /// Names and offsets of further queues, comma lists of equal length.
+    further: Option<(&'a str, &'a str)>,
 }
 
 impl Projection {
@@ -70,18 +119,15 @@ impl Projection {
     }
 
     /// What `record` makes.
+    #[inline]
     pub(crate) fn of<'a>(&self, record: &Header<'a>) -> Projected<'a> {
-        let names = [TAGS, KEYS, UNIQ_KEY, DELAY, INNER_NUM, INNER_BASE, INNER_MULTI_DISPATCH];
-        let [tags, keys, unique, delay, num, base, multi] = record.properties.pick(names);
+        let Named { unique, keys, tags, rare } = Named::of(record.properties);
+        let rare = if rare { self.rare(record) } else { Rare::default() };
         let transaction = record.sys_flag.transaction();
-        let tags_code = self
-            .due_time(record.topic, delay, record.store_timestamp)
-            .unwrap_or_else(|| hash::tags_code(tags.filter(|tags| !tags.is_empty())));
-        let batch = match (base.and_then(|b| b.parse().ok()), num.and_then(|n| n.parse().ok())) {
-            (Some(base @ 0..), Some(num @ 1..)) => Some((QueueOffset(base), num)),
-            _ => None,
-        };
-        let further = multi.filter(|names| self.multi_dispatch && !names.is_empty() && spreads(record.topic));
+        // Tags that are no text count as none.
+        let hash = tags.and_then(|tags| JavaHash::new().bytes(tags));
+        let tags = tags.filter(|_| hash.is_some());
+        let tags_code = rare.due.unwrap_or(TagsCode(hash.map_or(0, |hash| hash.value().into())));
         Projected {
             topic: record.topic,
             queue_id: record.queue_id,
@@ -95,14 +141,30 @@ impl Projection {
                 bitmap: None,
             },
             transaction,
-            batch: batch.filter(|_| record.sys_flag.has(SysFlag::INNER_BATCH)),
-            further: further.zip(record.properties.get(INNER_MULTI_QUEUE_OFFSET)),
+            batch: rare.batch,
+            further: rare.further,
             light_queues: self.light_queues,
             keys: (self.index && transaction != TransactionType::Rollback).then_some(RecordKeys {
-                unique,
-                keys,
+                unique: unique.filter(|unique| text(unique)),
+                keys: keys.filter(|keys| text(keys)),
                 tags,
             }),
+        }
+    }
+
+    #[cold]
+    fn rare<'a>(&self, record: &Header<'a>) -> Rare<'a> {
+        let names = [DELAY, INNER_NUM, INNER_BASE, INNER_MULTI_DISPATCH, INNER_MULTI_QUEUE_OFFSET];
+        let [delay, num, base, multi, offsets] = record.properties.pick(names);
+        let batch = match (base.and_then(|b| b.parse().ok()), num.and_then(|n| n.parse().ok())) {
+            (Some(base @ 0..), Some(num @ 1..)) => Some((QueueOffset(base), num)),
+            _ => None,
+        };
+        let further = multi.filter(|names| self.multi_dispatch && !names.is_empty() && spreads(record.topic));
+        Rare {
+            due: self.due_time(record.topic, delay, record.store_timestamp),
+            batch: batch.filter(|_| record.sys_flag.has(SysFlag::INNER_BATCH)),
+            further: further.zip(offsets),
         }
     }
 
@@ -126,16 +188,19 @@ pub(crate) fn spreads(topic: &str) -> bool {
 
 impl<'a> Projected<'a> {
     /// The kind of queue that the record was written for.
+    #[inline]
     pub(crate) fn kind(&self) -> QueueKind {
         if self.batch.is_some() { QueueKind::Batch } else { QueueKind::Simple }
     }
 
     /// Whether the record has an entry in its own queue, whatever kind that is.
+    #[inline]
     pub(crate) fn is_queued(&self) -> bool {
         matches!(self.transaction, TransactionType::None | TransactionType::Commit)
     }
 
     /// The record's entry in its own queue, which is of `kind`. A batch queue takes inner batches only.
+    #[inline]
     pub(crate) fn entry(&self, kind: QueueKind) -> Option<Dispatch<'static>> {
         if !self.is_queued() {
             return None;
@@ -156,6 +221,11 @@ impl<'a> Projected<'a> {
         (base != self.simple.queue_offset).then_some([self.simple.queue_offset, base])
     }
 
+    /// Whether the record may have entries in further queues.
+    pub(crate) const fn spreads(&self) -> bool {
+        self.further.is_some()
+    }
+
     /// The entries in further queues: topic, queue and entry. None unless the two lists have the same length.
     pub(crate) fn further(&self) -> impl Iterator<Item = (&'a str, QueueId, Dispatch<'static>)> + use<'a> {
         let lists = self.further.filter(|(names, offsets)| {
@@ -171,13 +241,14 @@ impl<'a> Projected<'a> {
     }
 
     /// Appends the record's index keys to `out`, in the order in which RocketMQ puts them: the unique key, each of
-    /// KEYS, the tags.
-    pub(crate) fn keys(&self, out: &mut Vec<KeyPut>) {
+    /// KEYS, the tags. `hashes` gives those of the record's topic.
+    #[inline]
+    pub(crate) fn keys(&self, hashes: impl FnOnce() -> IndexKeys, out: &mut Vec<KeyPut>) {
         let Some(RecordKeys { unique, keys, tags }) = self.keys else { return };
         if unique.is_none() && keys.is_none() && tags.is_none() {
             return;
         }
-        let hashes = IndexKeys::of(self.topic);
+        let hashes = hashes();
         let mut put = |hash| {
             out.push(KeyPut {
                 hash,
@@ -188,10 +259,12 @@ impl<'a> Projected<'a> {
         if let Some(unique) = unique {
             put(hashes.key(unique));
         }
-        for key in keys.unwrap_or_default().split(' ').filter(|key| !key.is_empty()) {
-            put(hashes.key(key));
+        if let Some(keys) = keys {
+            for key in keys.split(|byte| *byte == b' ').filter(|key| !key.is_empty()) {
+                put(hashes.key(key));
+            }
         }
-        if let Some(tags) = tags.filter(|tags| !tags.is_empty()) {
+        if let Some(tags) = tags {
             put(hashes.tags(tags));
         }
     }
@@ -261,7 +334,7 @@ mod tests {
             let record = header("t", "KEYS\u{1}k\u{2}", flag);
             let made = projection.of(&record);
             let mut puts = Vec::new();
-            made.keys(&mut puts);
+            made.keys(|| IndexKeys::of("t"), &mut puts);
             assert_eq!((made.entry(QueueKind::Simple).is_some(), puts.len()), (queued, keys), "{flag:#x}");
         }
     }
@@ -270,13 +343,13 @@ mod tests {
     fn keys_come_in_the_order_that_rocketmq_puts_them() {
         let record = header("t", "TAGS\u{1}eu\u{2}KEYS\u{1}a  b a\u{2}UNIQ_KEY\u{1}U1\u{2}", 0);
         let mut puts = Vec::new();
-        projection(&[]).of(&record).keys(&mut puts);
+        projection(&[]).of(&record).keys(|| IndexKeys::of("t"), &mut puts);
         let hashes: Vec<i32> = puts.iter().map(|put| put.hash).collect();
         let key = |key| index_key_hash("t", None, key);
         assert_eq!(hashes, [key("U1"), key("a"), key("b"), key("a"), index_key_hash("t", Some("T"), "eu")]);
         assert!(puts.iter().all(|put| put.offset.0 == 1_000 && put.store_timestamp.0 == 50_000));
         puts.clear();
-        projection(&[("messageIndexEnable", "false")]).of(&record).keys(&mut puts);
+        projection(&[("messageIndexEnable", "false")]).of(&record).keys(|| IndexKeys::of("t"), &mut puts);
         assert!(puts.is_empty());
     }
 
