@@ -117,7 +117,8 @@ fn read_acks(path: &str, durable_only: bool) -> Result<Vec<Entry>, Failure> {
 }
 
 fn read_listing(path: &str) -> Result<Vec<Entry>, Failure> {
-    let read = |line: &str| entry(&mut line.split_whitespace()).ok_or_else(|| format!("{path}: {line}").into());
+    let read =
+        |line: &str| entry(&mut line.split_whitespace()).ok_or_else(|| format!("{path}: {line}").into());
     fs::read_to_string(path)?.lines().map(read).collect()
 }
 
