@@ -4,7 +4,7 @@
 //! survivor write DIR [--config FILE] [--from N] [--count N] [--threads N] [--body N] [--pause-us N] [--sync-every N]
 //!                    [--retry-ms N]
 //! survivor audit DIR [--config FILE] [--acks FILE] [--durable true] [--before FILE] [--fresh N] [--whole FILE]
-//!                    [--listing FILE]
+//!                    [--listing FILE] [--taken-from N --taken-to N]
 //! ```
 //!
 //! `write` puts numbered messages until it is killed, and prints a line for each acknowledgement after it was given:

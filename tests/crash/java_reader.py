@@ -46,12 +46,16 @@ class Reader:
         line, self.rest = self.rest.split(b"\n", 1)
         return line.decode()
 
-    def dump(self, store, conf):
+    def hold(self, store, conf):
+        """Opens the store and leaves it open until `end`; says `loaded` or what happened instead."""
+        return self.dump(store, conf, "-")[0]
+
+    def dump(self, store, conf, out=None):
         """(`loaded`, lines) or (what happened instead, []). Java changes the directory."""
         if self.process is None:
             self.start()
         self.count += 1
-        out = os.path.join(self.work, "dump-%d" % self.count)
+        out = out or os.path.join(self.work, "dump-%d" % self.count)
         self.process.stdin.write(("%s\t%s\t%s\n" % (store, conf, out)).encode())
         self.process.stdin.flush()
         while True:

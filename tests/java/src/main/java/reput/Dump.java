@@ -33,7 +33,8 @@ import org.apache.rocketmq.store.queue.ReferredIterator;
 /**
  * Opens one directory after the other with Java's own store and writes down what it then serves. For each line
  * `DIR TAB CONF TAB OUT` on standard input a line `== loaded`, `== refused` or `== threw X` comes back, and OUT has JSON
- * objects of the shape that `reput store dump --json` prints. The directory is changed as Java changes it.
+ * objects of the shape that `reput store dump --json` prints. The directory is changed as Java changes it. With `-` for
+ * OUT the store is opened and stays open until this process ends.
  */
 public final class Dump {
     /** Stores that are being shut down aside: it takes Java seconds of sleep. */
@@ -74,6 +75,9 @@ public final class Dump {
             return "refused";
         }
         store.start();
+        if (out.toString().equals("-")) {
+            return "loaded";
+        }
         try (BufferedWriter writer = Files.newBufferedWriter(out)) {
             JavaStore.awaitDispatch(store);
             new Dump(store, writer).everything();
