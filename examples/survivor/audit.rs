@@ -204,6 +204,7 @@ impl Audit {
             queues.entry((letter.topic, letter.queue)).or_default().push(entry);
         }
         self.entries = 0;
+        let segment = i64::try_from(store.config().commit_log_file_size)?;
         for (topic, id) in store.queues() {
             let Some(queue) = store.find_queue(&topic, id) else { continue };
             let name = (topic.to_string(), id.get());
@@ -219,7 +220,8 @@ impl Audit {
                 };
                 at = last.queue_offset.plus(1);
                 for unit in &units {
-                    let lost = store.message_at(unit.offset)?.is_none();
+                    // Slots of lost records are marked by a length that none has.
+                    let lost = i64::from(unit.size) > segment || store.message_at(unit.offset)?.is_none();
                     if lost && self.damage > 0 {
                         continue;
                     }

@@ -32,7 +32,7 @@ REASONS = {
                          "the checkpoint names, ours from the first record.",
     "java-misplaced": "An entry of Java's leads to another queue's message, to another offset or to none; ours has the "
                       "message that belongs there, or none.",
-    "java-serves-damage": "Java serves a record whose body has not its checksum, or that does not stand where it says.",
+    "java-serves-damage": "Java serves a record whose body has not its checksum, or whose end was never written.",
     "java-phantom-end": "Java's queue ends behind its last message: zeros or entries of lost records are counted.",
     "number-of-lost-record": "Ours keeps the numbers of records that were lost to damage; Java gives them out again.",
     "queue-starts-later": "Java's queue begins later than ours, with the same messages behind that.",
@@ -136,11 +136,12 @@ class Served:
         self.queries = {(line["topic"], line["key"]): set(line["phyOffsets"]) for line in lines
                         if line["t"] == "query" and isinstance(line.get("phyOffsets"), list)}
         self.damage = [(line["phyOffset"], line["phyOffset"] + line["size"]) for line in lines if line["t"] == "damage"]
-        self.messages, self.misplaced = {}, {}
+        self.messages, self.misplaced, self.entries = {}, {}, {}
         for line in lines:
             if line["t"] != "cq":
                 continue
             place = (line["topic"], line["queueId"], line["queueOffset"])
+            self.entries[place] = line["phyOffset"]
             record = self.records.get(line["phyOffset"], {})
             sha = record.get("recordSha256") if ours else line.get("sha")
             mark = (line["phyOffset"], line["size"], sha)
@@ -149,12 +150,12 @@ class Served:
             elif ours or self.whole(line):
                 self.messages[place] = mark
             else:
-                self.misplaced[place] = "java-serves-damage" if line.get("msgPhyOffset") == line["phyOffset"] and not line[
-                    "bodyWhole"] else "java-misplaced"
+                damaged = line.get("msgPhyOffset") == line["phyOffset"] and not line["whole"]
+                self.misplaced[place] = "java-serves-damage" if damaged else "java-misplaced"
 
     @staticmethod
     def whole(line):
-        if line.get("msgPhyOffset") != line["phyOffset"] or not line["bodyWhole"]:
+        if line.get("msgPhyOffset") != line["phyOffset"] or not line["whole"]:
             return False
         # Queues that a message is dispatched to besides its own, and inner batches, count by numbers of their own.
         if line["topic"].startswith("%LMQ%") or line["batchNum"] != 1 or line["topic"] != line.get("msgTopic"):
@@ -181,7 +182,9 @@ def compare(java, ours):
             continue
         at = mark[0]
         if place in java.misplaced:
-            yield "java-misplaced", "%s at %d" % (place, at)
+            # Where Java's entry leads to the same record, it would be for the dump to say why it is not served.
+            alike = java.entries[place] == at and java.misplaced[place] != "java-serves-damage"
+            yield None if alike else "java-misplaced", "%s at %d, Java's entry leads to %d" % (place, at, java.entries[place])
         elif at >= java.max:
             yield "cut-by-java", "%s at %d" % (place, at)
         elif at in java.records and java.records[at].get("recordSha256") == mark[2]:
@@ -201,7 +204,7 @@ def compare(java, ours):
             continue
         lost = {at for at in hits - here if at in ours.records and carries(java.records.get(at), question)}
         # Both list the newest 32 entries of the hash, of which a key that stands twice in a record takes two.
-        common = sum(carries(record, question) for record in java.records.values()) > 12
+        common = max(sum(carries(record, question) for record in side.records.values()) for side in (java, ours)) > 12
         if lost and not common:
             yield None, "key %s: Java finds %s, ours %s" % (question, sorted(hits), sorted(here))
         elif here - hits:
@@ -214,7 +217,10 @@ def moved(place, at, ours):
 
 
 def carries(record, question):
-    return record is not None and record["topic"] == question[0] and question[1] in (record.get("keys") or "").split(" ")
+    if record is None or record["topic"] != question[0]:
+        return False
+    keys = record.get("keys") or record.get("properties", {}).get("KEYS") or ""
+    return question[1] in keys.split(" ")
 
 
 def ends(java, ours):

@@ -236,6 +236,7 @@ public final class Dump {
     private void entry(ConsumeQueueInterface queue, CqUnit unit) throws Exception {
         MessageExt message = null;
         String sha = null;
+        boolean ended = false;
         SelectMappedBufferResult bytes = null;
         try {
             bytes = unit.getSize() > 0 ? store.selectOneMessageByOffset(unit.getPos(), unit.getSize()) : null;
@@ -245,6 +246,9 @@ public final class Dump {
                 if (raw.length > 8 && ByteBuffer.wrap(raw).getInt() == raw.length) {
                     message = decode(raw);
                     sha = sha(raw);
+                    // Where the end was never written there are zeros; a list of properties has none.
+                    ended = message != null
+                        && (message.getProperties() == null || message.getProperties().isEmpty() || raw[raw.length - 1] != 0);
                 }
             }
         } catch (RuntimeException e) {
@@ -258,7 +262,7 @@ public final class Dump {
             unit.getPos(), "size", unit.getSize(), "tagsCode", unit.getTagsCode(), "batchNum", unit.getBatchNum(), "found",
             message != null, "sha", sha, "msgTopic", message == null ? null : message.getTopic(), "msgQueueId",
             message == null ? null : message.getQueueId(), "msgQueueOffset", message == null ? null : message.getQueueOffset(),
-            "msgPhyOffset", message == null ? null : message.getCommitLogOffset(), "bodyWhole", message != null && bodyWhole(message));
+            "msgPhyOffset", message == null ? null : message.getCommitLogOffset(), "whole", message != null && ended && bodyWhole(message));
     }
 
     private void query(String topic, String key) throws Exception {
