@@ -58,7 +58,7 @@ def store(corpus, root):
                 for record in records(data):
                     add(corpus, "record", record)
                     add(corpus, "properties", properties(record))
-                    add(corpus, "filter", b"TagA || TagB\0" + record)
+                    add(corpus, "tag_filter", b"TagA || TagB\0" + record)
             elif kind in ("consumequeue", "consumequeue_ext", "batchconsumequeue"):
                 add(corpus, "queue_files", whole)
             elif kind == "index":
@@ -86,6 +86,9 @@ def main():
             with open(os.path.join("tests/frames", name)) as lines:
                 for line in lines:
                     add(corpus, "frame", bytes.fromhex(json.loads(line).get("hex", "")))
+    for text in (b"a BETWEEN 1 AND 6.5e0 AND NOT (b IN ('x', 'y') OR c IS NULL)", b"s NOT CONTAINS 'b' OR -a <= b = TRUE",
+                 b"a > 3 AND a IS NOT NULL"):
+        add(corpus, "filter", text + b"\na\x013\x02b\x01x\x02s\x01abc\x02")
     # A file's number, a kind of change with a length, a place, bytes; see change_files.
     for kind in range(16):
         for file in range(8):

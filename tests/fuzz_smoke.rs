@@ -144,7 +144,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             vec![2, 4, 2, 0, 4, 1 << 4 | 5, 4, 0, 3, 5, 6, 0, 0],
             vec![3, 7, 0, 4, 2, 8, 8, 0, 4, 9, 1, 70],
         ],
-        "filter" => records()
+        "tag_filter" => records()
             .into_iter()
             .flat_map(|record| {
                 ["*", "t", " a || t ", ""].map(|text| [text.as_bytes(), &[0], &record].concat())
@@ -204,7 +204,7 @@ fn found(target: &str) -> Vec<Vec<u8>> {
             let texts = records.iter().map(|one| Record::decode(one).unwrap().properties.raw().to_vec());
             texts.collect()
         }
-        "filter" => {
+        "tag_filter" => {
             let records = found_records(&golden("basic"));
             records.iter().map(|one| [b"TagA || TagB\0", one.as_slice()].concat()).collect()
         }
@@ -254,7 +254,9 @@ fn run(name: &str, rounds: u64) {
 
 #[test]
 fn decoders_of_the_store_refuse_or_keep_their_promises() {
-    for name in ["record", "properties", "queue_files", "index_file", "checkpoint", "names", "filter"] {
+    for name in
+        ["record", "properties", "queue_files", "index_file", "checkpoint", "names", "filter", "tag_filter"]
+    {
         run(name, rounds(ROUNDS));
     }
 }

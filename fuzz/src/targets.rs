@@ -35,6 +35,7 @@ pub fn all() -> Vec<Target> {
         ("checkpoint", checkpoint),
         ("names", names),
         ("filter", filter),
+        ("tag_filter", tag_filter),
         ("store_open", store_open),
     ];
     #[cfg(feature = "broker")]
@@ -221,7 +222,7 @@ pub fn names(data: &[u8]) {
 
 /// A tag expression and the record that it is asked of: both judge a record's own tag alike, and a tag passes by its
 /// hash whenever it passes by its name.
-pub fn filter(data: &[u8]) {
+pub fn tag_filter(data: &[u8]) {
     let Some(cut) = data.iter().position(|byte| *byte == 0) else { return };
     let (expression, rest) = (String::from_utf8_lossy(&data[..cut]), &data[cut + 1..]);
     let (plain, exact) = (TagFilter::parse(&expression), TagFilter::parse(&expression).exact());

@@ -30,7 +30,7 @@ REASONS = {
     "cut-by-java": "Java ends its log at damage that has whole records behind it; ours passes over the damage.",
     "queue-not-rebuilt": "Java has the record in its log and not in its queue: it rebuilds queues from the segment that "
                          "the checkpoint names, ours from the first record.",
-    "java-misplaced": "An entry of Java's leads to another queue's message, to another offset or to none; ours has the "
+    "java-misplaced": "An entry of Java's leads to another queue's message, another offset, a wrong length or to none; ours has the "
                       "message that belongs there, or none.",
     "java-serves-damage": "Java serves a record whose body has not its checksum, or whose end was never written.",
     "java-phantom-end": "Java's queue ends behind its last message: zeros or entries of lost records are counted.",
@@ -141,7 +141,7 @@ class Served:
             if line["t"] != "cq":
                 continue
             place = (line["topic"], line["queueId"], line["queueOffset"])
-            self.entries[place] = line["phyOffset"]
+            self.entries[place] = (line["phyOffset"], line["size"])
             record = self.records.get(line["phyOffset"], {})
             sha = record.get("recordSha256") if ours else line.get("sha")
             mark = (line["phyOffset"], line["size"], sha)
@@ -183,8 +183,8 @@ def compare(java, ours):
         at = mark[0]
         if place in java.misplaced:
             # Where Java's entry leads to the same record, it would be for the dump to say why it is not served.
-            alike = java.entries[place] == at and java.misplaced[place] != "java-serves-damage"
-            yield None if alike else "java-misplaced", "%s at %d, Java's entry leads to %d" % (place, at, java.entries[place])
+            alike = java.entries[place] == mark[:2] and java.misplaced[place] != "java-serves-damage"
+            yield None if alike else "java-misplaced", "%s at %d, Java's entry leads to %s" % (place, at, java.entries[place])
         elif at >= java.max:
             yield "cut-by-java", "%s at %d" % (place, at)
         elif at in java.records and java.records[at].get("recordSha256") == mark[2]:
