@@ -2,18 +2,22 @@
 //! mutator. A failure prints the target and the input; `REPUT_FUZZ_ROUNDS` asks for more rounds than a test should take.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
+#[path = "support/archive.rs"]
+mod archive;
 #[path = "../fuzz/src/targets.rs"]
 mod targets;
 
-use std::{net::SocketAddr, panic};
+use std::{fs, net::SocketAddr, panic, path::Path};
 
 use reput::{
     PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, SysFlag,
-    format::message::{Draft, Limits, Place},
+    format::message::{Draft, Found, Limits, Place, Record, read_at},
 };
 
 /// Changes of each seed in the targets that only decode.
 const ROUNDS: u64 = 30_000;
+/// Changes of each input that was not made for this but found in a store of Java's or on a wire.
+const FOUND_ROUNDS: u64 = 60;
 /// Opening a store costs a thousand times as much as decoding.
 const STORE_ROUNDS: u64 = 600;
 
@@ -108,6 +112,14 @@ fn frames() -> Vec<Vec<u8>> {
     vec![[one.clone(), framed(1, binary, b"")].concat(), one, framed(1, binary, b"xyz")]
 }
 
+/// The files of a broker's `config`, as Java wrote them.
+fn broker_files() -> Vec<Vec<u8>> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/broker-config");
+    let mut paths: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.into_iter().filter(|path| path.is_file()).map(|path| fs::read(path).unwrap()).collect()
+}
+
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
         "record" => records(),
@@ -126,10 +138,19 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         ],
         "store_open" => vec![
             vec![],
-            vec![0, 4 << 3 | 4, 0, 40, 1, 2, 3, 4],
+            vec![0, 4 << 4 | 12, 0, 40, 1, 2, 3, 4],
             vec![1, 1, 0, 0, 2, 3, 0, 0],
-            vec![3, 8 << 3 | 2, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 4, 0, 1, 0],
+            vec![3, 8 << 4 | 2, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 4, 0, 1, 0],
+            vec![2, 4, 2, 0, 4, 1 << 4 | 5, 4, 0, 3, 5, 6, 0, 0],
+            vec![3, 7, 0, 4, 2, 8, 8, 0, 4, 9, 1, 70],
         ],
+        "tag_filter" => records()
+            .into_iter()
+            .flat_map(|record| {
+                ["*", "t", " a || t ", ""].map(|text| [text.as_bytes(), &[0], &record].concat())
+            })
+            .collect(),
+        "config_json" => broker_files(),
         _ => {
             let fields: Vec<u8> = (0..12i64).flat_map(|n| (n * 0x0101_0101).to_be_bytes()).collect();
             let ext = [&[0, 28][..], &[7; 16], &[0, 8], &[1; 8], &[0, 20], &[9; 16], &[0, 0], &[0xff, 0xff]]
@@ -143,10 +164,83 @@ fn rounds(default: u64) -> u64 {
     std::env::var("REPUT_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// Every file of a kind of a golden store, without the zeros that fill it up.
+fn found_files(golden: &archive::Golden, kind: &str) -> Vec<Vec<u8>> {
+    let mut paths: Vec<_> = golden.queue_files(kind).into_iter().map(|(_, _, path)| path).collect();
+    paths.extend(golden.list(kind).iter().map(|name| golden.path(&format!("{kind}/{name}"))));
+    let files = paths.into_iter().filter(|path| path.is_file()).map(|path| fs::read(path).unwrap());
+    files
+        .map(|mut bytes| {
+            let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            bytes.truncate(end.min(4096));
+            bytes
+        })
+        .collect()
+}
+
+/// The records of a log, each for itself.
+fn found_records(golden: &archive::Golden) -> Vec<Vec<u8>> {
+    let mut records = Vec::new();
+    for name in golden.list("commitlog") {
+        let bytes = fs::read(golden.path(&format!("commitlog/{name}"))).unwrap();
+        let mut rest = &bytes[..];
+        while let Ok(Found::Record(record)) = read_at(rest) {
+            let (one, tail) = rest.split_at(record.total_size);
+            records.push(one.to_vec());
+            rest = tail;
+        }
+    }
+    assert!(records.len() > 100, "{} has records", golden.name);
+    records
+}
+
+/// Inputs that Java's stores, brokers and clients wrote.
+fn found(target: &str) -> Vec<Vec<u8>> {
+    let golden = |name| archive::unpack("written", name);
+    match target {
+        "record" => found_records(&golden("basic")),
+        "properties" => {
+            let records = found_records(&golden("basic"));
+            let texts = records.iter().map(|one| Record::decode(one).unwrap().properties.raw().to_vec());
+            texts.collect()
+        }
+        "tag_filter" => {
+            let records = found_records(&golden("basic"));
+            records.iter().map(|one| [b"TagA || TagB\0", one.as_slice()].concat()).collect()
+        }
+        "queue_files" => ["consumequeue", "consumequeue_ext", "batchconsumequeue"]
+            .iter()
+            .flat_map(|kind| found_files(&golden("basic"), kind))
+            .collect(),
+        "index_file" => found_files(&golden("basic"), "index"),
+        "checkpoint" => vec![fs::read(golden("basic").path("checkpoint")).unwrap()],
+        "frame" => recorded_frames(),
+        _ => Vec::new(),
+    }
+}
+
+/// The frames of `tests/frames`.
+fn recorded_frames() -> Vec<Vec<u8>> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frames");
+    let mut frames = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.path().extension().is_some_and(|end| end == "jsonl") {
+            for line in fs::read_to_string(entry.path()).unwrap().lines() {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                let hex = line["hex"].as_str().unwrap_or("");
+                let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+                frames.push((0..hex.len()).step_by(2).map(byte).collect());
+            }
+        }
+    }
+    frames
+}
+
 fn run(name: &str, rounds: u64) {
     let (_, target) = targets::all().into_iter().find(|(known, _)| *known == name).expect("a target");
     let mut dice = Dice(name.bytes().map(u64::from).sum());
-    for seed in seeds(name) {
+    let made = seeds(name).into_iter().map(|seed| (seed, rounds));
+    for (seed, rounds) in made.chain(found(name).into_iter().map(|seed| (seed, FOUND_ROUNDS))) {
         target(&seed);
         for _ in 0..rounds {
             let data = dice.change(&seed);
@@ -160,7 +254,9 @@ fn run(name: &str, rounds: u64) {
 
 #[test]
 fn decoders_of_the_store_refuse_or_keep_their_promises() {
-    for name in ["record", "properties", "queue_files", "index_file", "checkpoint", "names", "filter"] {
+    for name in
+        ["record", "properties", "queue_files", "index_file", "checkpoint", "names", "filter", "tag_filter"]
+    {
         run(name, rounds(ROUNDS));
     }
 }
@@ -169,6 +265,12 @@ fn decoders_of_the_store_refuse_or_keep_their_promises() {
 #[test]
 fn the_frame_decoder_refuses_or_keeps_its_promises() {
     run("frame", rounds(ROUNDS));
+}
+
+#[cfg(feature = "broker")]
+#[test]
+fn config_files_are_refused_or_come_back_as_they_were() {
+    run("config_json", rounds(ROUNDS / 10));
 }
 
 #[test]

@@ -9,11 +9,11 @@ use std::{
 };
 
 use reput::{
-    Config, ManualClock, Message, QueueOffset, Store, StoreTimestamp, SysFlag,
+    Config, Filter, ManualClock, Message, QueueOffset, Store, StoreTimestamp, SysFlag, TagFilter,
     format::{
         checkpoint::{self, Checkpoint},
         consume_queue::{self, BatchEntry, Entry, ExtUnit},
-        index,
+        hash, index,
         message::{Draft, Found, Header, Limits, Place, Record, read_at, verify_prop_crc},
         message_id::MessageId,
         properties::{Properties, PropertiesBuf},
@@ -35,10 +35,11 @@ pub fn all() -> Vec<Target> {
         ("checkpoint", checkpoint),
         ("names", names),
         ("filter", filter),
+        ("tag_filter", tag_filter),
         ("store_open", store_open),
     ];
     #[cfg(feature = "broker")]
-    all.push(("frame", frame));
+    all.extend([("frame", frame as fn(&[u8])), ("config_json", config_json)]);
     all
 }
 
@@ -219,6 +220,34 @@ pub fn names(data: &[u8]) {
     let _ = index::is_file_name(text);
 }
 
+/// A tag expression and the record that it is asked of: both judge a record's own tag alike, and a tag passes by its
+/// hash whenever it passes by its name.
+pub fn tag_filter(data: &[u8]) {
+    let Some(cut) = data.iter().position(|byte| *byte == 0) else { return };
+    let (expression, rest) = (String::from_utf8_lossy(&data[..cut]), &data[cut + 1..]);
+    let (plain, exact) = (TagFilter::parse(&expression), TagFilter::parse(&expression).exact());
+    assert_eq!(plain.is_all(), exact.is_all());
+    assert!(plain.is_all() || !expression.trim().is_empty());
+    for tag in expression.split("||").map(str::trim).filter(|tag| !tag.is_empty() && *tag != "*") {
+        assert!(
+            plain.is_all() || plain.by_queue_entry(hash::tags_code(Some(tag)), None),
+            "{tag} in {expression}"
+        );
+    }
+    let Ok(record) = Record::decode(rest) else { return };
+    let tags = record.properties.get("TAGS");
+    let by_hash = plain.by_queue_entry(hash::tags_code(tags), None);
+    assert!(by_hash || !exact.by_record(&record) || plain.is_all());
+    assert!(plain.by_record(&record));
+}
+
+/// The JSON of RocketMQ's config files: what is read is written so that it is read as the same again.
+#[cfg(feature = "broker")]
+pub fn config_json(data: &[u8]) {
+    let Ok(text) = reput::broker::config_json(data) else { return };
+    assert_eq!(reput::broker::config_json(text.as_bytes()).as_ref(), Ok(&text));
+}
+
 /// Remoting frames as they arrive, in pieces; what decodes survives being sent again.
 #[cfg(feature = "broker")]
 pub fn frame(data: &[u8]) {
@@ -297,33 +326,73 @@ fn open(root: &Path) -> reput::Result<(Store, reput::Steps)> {
     Store::open_stepped(small(root), Arc::new(OsVfs), clock)
 }
 
-/// Opens a store whose files were changed as `data` says: a file's number, a kind of change, a place, and bytes. It may
-/// be refused with an error; if it opens, queues lead to records, and it opens again to the same.
-pub fn store_open(data: &[u8]) {
-    let mut files = template().to_vec();
+/// What zeroing and swapping works by: an eighth of a template's segment.
+const BLOCK: usize = 512;
+
+/// Applies the changes that `data` describes, each by four bytes (a file's number, a kind of change in the low half of
+/// the second byte with a length in its high half, a place) and the bytes behind them.
+fn change_files(files: &mut Vec<(String, Vec<u8>)>, data: &[u8]) {
     let mut rest = data;
     while let Some((&[file, kind, high, low], tail)) = rest.split_first_chunk::<4>() {
         let count = files.len();
-        let (_, bytes) = &mut files[usize::from(file) % count];
+        if count == 0 {
+            return;
+        }
+        let number = usize::from(file) % count;
         let at = usize::from(high) << 8 | usize::from(low);
-        let length = usize::from(kind >> 3).min(tail.len());
-        let (new, after) = tail.split_at(length);
+        let (new, after) = tail.split_at(usize::from(kind >> 4).min(tail.len()));
         rest = after;
-        match kind & 7 {
+        let (_, bytes) = &mut files[number];
+        let block = at % bytes.len().max(1) / BLOCK * BLOCK;
+        let end = (block + BLOCK).min(bytes.len());
+        match kind & 15 {
             0 => bytes.truncate(at),
             1 => bytes.clear(),
             2 => bytes.extend_from_slice(new),
-            3 => drop(files.swap_remove(usize::from(file) % count)),
+            3 => drop(files.swap_remove(number)),
+            4 => bytes[block..end].fill(0),
+            5 => {
+                // The block and the one that the next bytes name change places.
+                let other = new.first().map_or(0, |n| usize::from(*n)) * BLOCK;
+                if other + BLOCK <= block || (block + BLOCK <= other && other + BLOCK <= bytes.len()) {
+                    let (first, second) = (block.min(other), block.max(other));
+                    let (left, right) = bytes.split_at_mut(second);
+                    let length = BLOCK.min(right.len());
+                    left[first..first + length].swap_with_slice(&mut right[..length]);
+                }
+            }
+            6 => files[number].0.push_str(if low & 1 == 0 { ".old" } else { "7" }),
+            7 => {
+                let copy = files[usize::from(low) % count].1.clone();
+                files[number].1 = copy;
+            }
+            8 => {
+                // A file of the same kind that is not there yet.
+                let (name, copy) = files[number].clone();
+                let kept = name.len() - name.len().min(20);
+                if let Some(folder) = name.get(..kept).filter(|_| name.len() > 20) {
+                    files.push((format!("{folder}{:020}", at * 4), copy));
+                }
+            }
+            9..=11 => {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 1 << (high >> 5);
+                }
+            }
             _ => {
                 for (to, from) in bytes.iter_mut().skip(at).zip(new) {
                     *to = *from;
                 }
             }
         }
-        if files.is_empty() {
-            break;
-        }
     }
+}
+
+/// Opens a store whose files were changed as `data` says. It may be refused with an error; if it opens, queues lead to
+/// records, and it opens again to the same.
+pub fn store_open(data: &[u8]) {
+    let mut files = template().to_vec();
+    change_files(&mut files, data);
     let memory = Path::new("/dev/shm");
     let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }
         .expect("a directory");

@@ -62,6 +62,20 @@ use {
     register::Register, schedule::Schedule, timer::Timer, topics::Topics, transaction::Transactions,
 };
 
+/// A file of `config/` as this broker would write it again: what RocketMQ's reader accepts, in the layout of its files.
+///
+/// ```
+/// let text = reput::broker::config_json(br#"{1:"a", "b":[true,null]}"#)?;
+/// assert_eq!(reput::broker::config_json(text.as_bytes())?, text);
+/// # Ok::<(), String>(())
+/// ```
+///
+/// # Errors
+/// Where the text is none, and what was expected there.
+pub fn config_json(text: &[u8]) -> std::result::Result<String, String> {
+    Json::parse(text).map(|json| json.pretty())
+}
+
 /// Why a request is not answered with success: RocketMQ's response code and a remark for the user.
 #[derive(Debug)]
 pub(crate) struct Refusal {

@@ -14,15 +14,11 @@
 //! sleep while word[round] == seen
 //! ```
 //! `target` is set under the lock in which the bytes are taken, so no waiter misjudges its round; `durable` is stored
-//! before the lock is taken again, so a waiter that comes late sees it.
+//! before the lock is taken again, so a waiter that comes late sees it. `tests/protocol` tries every interleaving.
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-
+use super::sync::{AtomicU32, Mutex, Ordering};
 use crate::{
     error::Result,
     types::PhysicalOffset,

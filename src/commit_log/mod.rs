@@ -24,6 +24,7 @@ mod prepare;
 mod quarantine;
 mod reader;
 mod stage;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod wake;

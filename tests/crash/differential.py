@@ -1,0 +1,335 @@
+#!/usr/bin/env python3
+"""Damaged directories, opened by Java's own store and by ours: both serve the same, or ours kept more for a known reason.
+
+  differential.py REPUT ARCHIVE.tar.zst... [--directories N] [--seed N] [--one N] [--work DIR]
+
+Each directory is a store that Java wrote (the golden archives), with one to three changes: a bit flipped, a page zeroed
+or swapped, a file cut, lengthened, removed, renamed, copied over another. REPUT is the built program; what it makes of a
+directory it tells with `store dump --json`, which changes nothing. Java opens a copy. Every difference must be one of
+REASONS, which say when ours is right to differ; any other is a failure. --one N runs the N-th directory alone and
+prints both sides. Ends with a line `N passed, N failed`.
+"""
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+
+import survivor
+
+import java_reader
+
+PAGE = 4096
+KEYS = 25
+
+# Why ours may serve what Java does not, may refuse to serve what Java serves, or may open what Java does not.
+REASONS = {
+    "java-refuses": "Java does not load the directory: a file of a wrong length or name, a missing queue file.",
+    "java-fails": "Java ends with an exception, hangs or dies on the directory.",
+    "cut-by-java": "Java ends its log at damage that has whole records behind it; ours passes over the damage.",
+    "queue-not-rebuilt": "Java has the record in its log and not in its queue: it rebuilds queues from the segment that "
+                         "the checkpoint names, ours from the first record.",
+    "java-misplaced": "An entry of Java's leads to another queue's message, another offset, a wrong length or to none; ours has the "
+                      "message that belongs there, or none.",
+    "java-serves-damage": "Java serves a record whose body has not its checksum, or whose end was never written.",
+    "java-phantom-end": "Java's queue ends behind its last message: zeros or entries of lost records are counted.",
+    "number-of-lost-record": "Ours keeps the numbers of records that were lost to damage; Java gives them out again.",
+    "queue-starts-later": "Java's queue begins later than ours, with the same messages behind that.",
+    "missing-segment": "A segment in the middle is gone: Java goes on and serves other messages in the gap, ours refuses "
+                       "and names the file.",
+    "wrong-size": "A file has another length than configured: Java maps it longer or cuts it, ours refuses and names it.",
+    "foreign-file": "A file that is none of the store's lies in it: ours refuses and names it.",
+    "number-damaged": "The record's queue, topic or number is not what its neighbours and its entry say: in no queue of ours.",
+    "java-index-lost": "Java finds fewer records by a key: it drops index files that ours mends.",
+}
+
+
+def extract(archives, root):
+    for archive in archives:
+        subprocess.run(["tar", "--zstd", "-xf", os.path.abspath(archive), "-C", root], check=True)
+    return sorted(name for name in os.listdir(root) if os.path.isdir(os.path.join(root, name, "store")))
+
+
+def files_of(store):
+    found = []
+    for root, _, names in os.walk(store):
+        for name in names:
+            path = os.path.relpath(os.path.join(root, name), store)
+            if not path.startswith(("config", "lock")):
+                found.append(path)
+    return sorted(found)
+
+
+def somewhere(dice, size, path):
+    """A place in a file, most often where something is written."""
+    if dice.random() < 0.7:
+        with open(path, "rb") as file:
+            end = len(file.read().rstrip(b"\0"))
+        return dice.randrange(max(1, end))
+    return dice.randrange(max(1, size))
+
+
+def change(store, dice):
+    """One change; says what it was."""
+    files = files_of(store)
+    weight = [6 if name.startswith("commitlog") else 3 if "consumequeue" in name else 2 for name in files]
+    name = dice.choices(files, weight)[0]
+    path = os.path.join(store, name)
+    size = os.path.getsize(path)
+    kind = dice.choice(["flip", "flip", "flip", "zero", "zero", "swap", "truncate", "grow", "remove", "rename", "copy"])
+    if kind in ("flip", "zero", "swap") and size:
+        at = somewhere(dice, size, path)
+        with open(path, "r+b") as file:
+            if kind == "flip":
+                file.seek(at)
+                byte = file.read(1)[0] ^ 1 << dice.randrange(8)
+                file.seek(at)
+                file.write(bytes([byte]))
+                return "flip %s@%d" % (name, at)
+            start = at // PAGE * PAGE
+            length = min(PAGE, size - start)
+            if kind == "zero":
+                file.seek(start)
+                file.write(b"\0" * length)
+                return "zero %s@%d+%d" % (name, start, length)
+            other = dice.randrange(size) // PAGE * PAGE
+            length = min(length, size - other)
+            file.seek(start)
+            one = file.read(length)
+            file.seek(other)
+            two = file.read(length)
+            file.seek(start)
+            file.write(two)
+            file.seek(other)
+            file.write(one)
+            return "swap %s@%d with @%d" % (name, start, other)
+    if kind == "truncate" and size:
+        length = dice.choice([0, size // 2, dice.randrange(size)])
+        os.truncate(path, length)
+        return "truncate %s to %d" % (name, length)
+    if kind == "grow":
+        with open(path, "ab") as file:
+            file.write(b"\0" * dice.choice([1, 512, PAGE]))
+        return "grow " + name
+    if kind == "rename":
+        os.rename(path, path + dice.choice([".old", "1"]))
+        return "rename " + name
+    if kind == "copy":
+        same = [other for other in files if os.path.dirname(other) == os.path.dirname(name) and other != name]
+        if same:
+            other = dice.choice(same)
+            shutil.copyfile(os.path.join(store, other), path)
+            return "copy %s over %s" % (other, name)
+    os.remove(path)
+    return "remove " + name
+
+
+class Served:
+    """What one side makes of a directory."""
+
+    def __init__(self, lines, ours):
+        self.records = {line["phyOffset"]: line for line in lines if line["t"] == "record"}
+        self.max = max([line["maxPhyOffset"] for line in lines if line["t"] == "store"], default=0)
+        self.queues = {(line["topic"], line["queueId"]): line for line in lines
+                       if line["t"] == "queue" and line.get("stage", "start") == "start"}
+        self.queries = {(line["topic"], line["key"]): set(line["phyOffsets"]) for line in lines
+                        if line["t"] == "query" and isinstance(line.get("phyOffsets"), list)}
+        self.damage = [(line["phyOffset"], line["phyOffset"] + line["size"]) for line in lines if line["t"] == "damage"]
+        self.messages, self.misplaced, self.entries = {}, {}, {}
+        for line in lines:
+            if line["t"] != "cq":
+                continue
+            place = (line["topic"], line["queueId"], line["queueOffset"])
+            self.entries[place] = (line["phyOffset"], line["size"])
+            record = self.records.get(line["phyOffset"], {})
+            sha = record.get("recordSha256") if ours else line.get("sha")
+            mark = (line["phyOffset"], line["size"], sha)
+            if not line["found"]:
+                self.misplaced[place] = "an entry that leads nowhere"
+            elif ours or self.whole(line):
+                self.messages[place] = mark
+            else:
+                damaged = line.get("msgPhyOffset") == line["phyOffset"] and not line["whole"]
+                self.misplaced[place] = "java-serves-damage" if damaged else "java-misplaced"
+
+    @staticmethod
+    def whole(line):
+        if line.get("msgPhyOffset") != line["phyOffset"] or not line["whole"]:
+            return False
+        # Queues that a message is dispatched to besides its own, and inner batches, count by numbers of their own.
+        if line["topic"].startswith("%LMQ%") or line["batchNum"] != 1 or line["topic"] != line.get("msgTopic"):
+            return line["topic"].startswith("%LMQ%") or line["topic"] == line.get("msgTopic")
+        return line.get("msgQueueId") == line["queueId"] and line.get("msgQueueOffset") == line["queueOffset"]
+
+
+def compare(java, ours):
+    """Yields (reason or None, what differs)."""
+    for place, mark in sorted(java.messages.items()):
+        here = ours.messages.get(place)
+        if here == mark:
+            continue
+        at = mark[0]
+        if here is None and any(start <= at < end for start, end in ours.damage):
+            # Java does not look at what is left of its checkpoint; whoever reads gets bytes that are no record's.
+            yield None, "Java serves %s at %d, which ours calls damage" % (place, at)
+        elif here is None and at in ours.records and place not in ours.messages:
+            yield "number-damaged" if moved(place, at, ours) else None, "ours has %s at %d in no queue" % (place, at)
+        else:
+            yield None, "Java serves %s at %s, ours %s" % (place, mark, here)
+    for place, mark in sorted(ours.messages.items()):
+        if place in java.messages:
+            continue
+        at = mark[0]
+        if place in java.misplaced:
+            # Where Java's entry leads to the same record, it would be for the dump to say why it is not served.
+            alike = java.entries[place] == mark[:2] and java.misplaced[place] != "java-serves-damage"
+            yield None if alike else "java-misplaced", "%s at %d, Java's entry leads to %s" % (place, at, java.entries[place])
+        elif at >= java.max:
+            yield "cut-by-java", "%s at %d" % (place, at)
+        elif at in java.records and java.records[at].get("recordSha256") == mark[2]:
+            yield "queue-not-rebuilt", "%s at %d" % (place, at)
+        elif at not in java.records:
+            # Behind something in the segment that Java's reader cannot pass.
+            yield "cut-by-java", "%s at %d" % (place, at)
+        else:
+            yield None, "ours serves %s at %s, Java has another record there" % (place, mark)
+    for place, why in sorted(java.misplaced.items()):
+        if place not in ours.messages and why.startswith("java-"):
+            yield why, "%s" % (place,)
+    yield from ends(java, ours)
+    for question, hits in sorted(java.queries.items()):
+        here = ours.queries.get(question)
+        if here is None:
+            continue
+        lost = {at for at in hits - here if at in ours.records and carries(java.records.get(at), question)}
+        # Both list the newest 32 entries of the hash, of which a key that stands twice in a record takes two.
+        common = max(sum(carries(record, question) for record in side.records.values()) for side in (java, ours)) > 12
+        if lost and not common:
+            yield None, "key %s: Java finds %s, ours %s" % (question, sorted(hits), sorted(here))
+        elif here - hits:
+            yield "java-index-lost", "key %s" % (question,)
+
+
+def moved(place, at, ours):
+    record = ours.records[at]
+    return (record["topic"], record["queueId"], record["queueOffset"]) == place
+
+
+def carries(record, question):
+    if record is None or record["topic"] != question[0]:
+        return False
+    keys = record.get("keys") or record.get("properties", {}).get("KEYS") or ""
+    return question[1] in keys.split(" ")
+
+
+def ends(java, ours):
+    for name in sorted(java.queues.keys() | ours.queues.keys()):
+        here, there = ours.queues.get(name), java.queues.get(name)
+        mine = [place[2] for place in ours.messages if place[:2] == name]
+        theirs = [place[2] for place in java.messages if place[:2] == name]
+        if here is None:
+            if theirs:
+                yield None, "ours has no queue %s/%d with %d messages of Java's" % (*name, len(theirs))
+            continue
+        if there is None or sorted(mine) != sorted(theirs):
+            continue
+        if here["maxOffset"] < there["maxOffset"]:
+            yield "java-phantom-end" if not mine or here["maxOffset"] > max(mine) else None, "end of %s/%d" % name
+        elif here["maxOffset"] > there["maxOffset"]:
+            yield "number-of-lost-record" if ours.damage else None, "end of %s/%d: ours %d, Java %d" % (
+                *name, here["maxOffset"], there["maxOffset"])
+
+
+def refusal(text):
+    """The reason of an error of ours, if it is one."""
+    for part, reason in (("has no segment at", "missing-segment"), ("the configuration says", "wrong-size"),
+                         ("is not a", "foreign-file")):
+        if part in text:
+            return reason
+    return None
+
+
+def run(reput, reader, source, home, dice, show):
+    """Returns (changes, [(reason or None, what)])."""
+    shutil.copytree(source, home)
+    store = os.path.join(home, "store")
+    conf = os.path.join(home, "broker.conf")
+    with open(os.path.join(source, "MANIFEST.json")) as manifest, open(conf, "w") as out:
+        out.writelines("%s=%s\n" % pair for pair in json.load(manifest)["config"].items())
+    changes = [change(store, dice) for _ in range(dice.choice([1, 1, 1, 2, 3]))]
+    copy = os.path.join(home, "java")
+    shutil.copytree(store, copy)
+    said, lines = reader.dump(copy, conf)
+    asked = [line for line in lines if line["t"] == "query"][:KEYS]
+    words = [reput, "store", "dump", "--config", conf, "--json"]
+    for line in asked:
+        words += ["--query", "%s:%s" % (line["topic"], line["key"])]
+    done = subprocess.run([*words, store], capture_output=True, text=True, timeout=120)
+    if show:
+        print(said, done.returncode, done.stderr)
+    if done.returncode < 0 or "panicked" in done.stderr:
+        return changes, [(None, "ours ended with %s: %s" % (done.returncode, done.stderr[-300:]))]
+    if done.returncode:
+        if said != "loaded":
+            return changes, []
+        return changes, [(refusal(done.stderr), "ours refuses: " + done.stderr.strip()[-200:])]
+    ours = Served([json.loads(line) for line in done.stdout.splitlines()], True)
+    if said == "refused":
+        return changes, [("java-refuses", "")]
+    if said != "loaded":
+        return changes, [("java-fails", said)]
+    return changes, list(compare(Served(lines, False), ours))
+
+
+def main():
+    words = argparse.ArgumentParser()
+    words.add_argument("reput")
+    words.add_argument("archives", nargs="+")
+    words.add_argument("--directories", type=int, default=300)
+    words.add_argument("--first", type=int, default=0)
+    words.add_argument("--seed", type=int, default=1)
+    words.add_argument("--one", type=int)
+    words.add_argument("--work")
+    words = words.parse_args()
+    root = tempfile.mkdtemp(prefix="reput-differential.", dir=words.work)
+    tally = survivor.Tally()
+    stores = extract(words.archives, root)
+    reader = java_reader.Reader()
+    chosen = [words.one] if words.one is not None else range(words.first, words.first + words.directories)
+    agree = 0
+    try:
+        for n in chosen:
+            dice = survivor.dice("%d/%d" % (words.seed, n))
+            name = dice.choice(stores)
+            home = os.path.join(root, "case-%d" % n)
+            try:
+                changes, found = run(words.reput, reader, os.path.join(root, name), home, dice, words.one is not None)
+            except Exception as error:  # a rig that cannot run its case has not passed it
+                changes, found = [], [(None, repr(error))]
+            unknown = [what for reason, what in found if reason is None]
+            for reason in {reason for reason, _ in found if reason}:
+                if reason not in REASONS:
+                    unknown.append("%s is no reason on the list" % reason)
+                tally.note("directories that differ by " + reason)
+            agree += not found
+            why = "%s: %d differences, first %s" % ("; ".join(changes), len(unknown), unknown[0]) if unknown else None
+            if words.one is not None:
+                for one in found:
+                    print(*one)
+            tally.check("%d %s" % (n, name), why, "differential.py ... --seed %d --one %d" % (words.seed, n))
+            if words.one is None:
+                # Java closes the copy aside; what it still writes there goes with the whole folder.
+                shutil.rmtree(os.path.join(home, "store"), ignore_errors=True)
+    finally:
+        reader.end()
+        if words.one is None:
+            shutil.rmtree(root, ignore_errors=True)
+        else:
+            print("left in " + root)
+    tally.note("directories that agree in everything", agree)
+    tally.end(len(chosen))
+
+
+if __name__ == "__main__":
+    main()

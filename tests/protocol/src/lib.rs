@@ -1,0 +1,72 @@
+//! Every interleaving of the store's protocols between threads, within loom's bounds.
+//!
+//! [`group`] is the store's own file, compiled here with loom's mutex, atomics and a futex built from them;
+//! no wait has a timeout, so whoever is not woken hangs, and loom says so. What surrounds it (`CommitLog::wait_durable`
+//! and `sync_round`) and the watermark of a `Region` are modelled below in the same order of steps.
+//!
+//! `cargo test --release --manifest-path tests/protocol/Cargo.toml`
+#![cfg(test)]
+
+#[allow(dead_code, reason = "the model has no completions")]
+#[path = "../../../src/commit_log/group.rs"]
+mod group;
+
+/// What `src/commit_log/sync.rs` is to the store.
+mod sync {
+    pub use loom::sync::atomic::{AtomicU32, Ordering};
+
+    /// A lock that cannot be poisoned, as the store's.
+    #[derive(Debug)]
+    pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T: Default> Default for Mutex<T> {
+        fn default() -> Self {
+            Self(loom::sync::Mutex::new(T::default()))
+        }
+    }
+
+    impl<T> Mutex<T> {
+        pub fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+            self.0.lock().expect("no thread of a model panics")
+        }
+    }
+}
+
+mod error {
+    pub type Result<T> = std::result::Result<T, ()>;
+}
+
+mod types {
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+    pub struct PhysicalOffset(pub i64);
+}
+
+/// The system's futex.
+mod vfs {
+    use std::time::Duration;
+
+    use loom::sync::{
+        Condvar, Mutex,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    loom::lazy_static! {
+        static ref QUEUE: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
+    }
+
+    pub fn sleep_on(word: &AtomicU32, seen: u32, _: Duration) {
+        let (lock, sleepers) = &*QUEUE;
+        let mut held = lock.lock().expect("no poison");
+        while word.load(Ordering::Acquire) == seen {
+            held = sleepers.wait(held).expect("no poison");
+        }
+    }
+
+    pub fn wake_all(_: &AtomicU32) {
+        let (lock, sleepers) = &*QUEUE;
+        drop(lock.lock());
+        sleepers.notify_all();
+    }
+}
+
+mod model;
