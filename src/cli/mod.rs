@@ -3,6 +3,7 @@
 //! Each subcommand is a file with an `Args` and a `run`. A `run` gives [`Failure`] when it could not do what was
 //! asked; it is printed on stderr. Exit codes: 0 done, 1 failed, 2 asked the wrong way.
 
+mod bench;
 mod broker;
 mod namesrv;
 mod store;
@@ -22,6 +23,7 @@ Examples:
   reput broker -c broker.conf            a broker as RocketMQ's own configuration file describes it
   reput namesrv -p 9876                  a name server alone
   reput store dump --json DIR            what opening the store in DIR would come to, without changing it
+  reput bench --dir DIR                  what the disk of DIR can do, and what the store does of it
 
 Then send and receive with any RocketMQ client, its name server set to 127.0.0.1:9876.
 
@@ -54,13 +56,15 @@ enum Command {
     Namesrv(namesrv::Args),
     /// Look at a store directory.
     Store(store::Args),
+    /// Measure this disk, and what the store does of it.
+    Bench(bench::Args),
 }
 
 /// Reads the arguments and does what they ask.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.command.unwrap_or(Command::Broker(cli.broker));
-    let quiet = matches!(command, Command::Store(_));
+    let quiet = matches!(command, Command::Store(_) | Command::Bench(_));
     if let Err(error) = log_to_stderr(cli.log.as_deref(), if quiet { "warn" } else { "info" }) {
         eprintln!("error: --log: {error}");
         return ExitCode::from(2);
@@ -69,9 +73,14 @@ pub fn run() -> ExitCode {
         Command::Broker(args) => broker::run(args),
         Command::Namesrv(args) => namesrv::run(args),
         Command::Store(args) => store::run(args),
+        Command::Bench(args) => return ended(bench::run(args)),
     };
+    ended(done.map(|()| ExitCode::SUCCESS))
+}
+
+fn ended(done: Result<ExitCode, Failure>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE

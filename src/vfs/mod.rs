@@ -11,7 +11,7 @@ pub(crate) mod faulty;
 mod os;
 mod overlay;
 
-pub use os::OsVfs;
+pub use os::{MappedFile, OsVfs, forget_cached, process_cpu_time};
 pub(crate) use os::{local_utc_offset, sleep_on, wake_all};
 pub use overlay::OverlayVfs;
 
