@@ -8,7 +8,7 @@ use super::{
     Failure,
     drive::{Caller, Load, drive, nanos},
     lab::{Head, Lab, QUEUES, Sample, TOPIC, Work},
-    memory::TAGGED,
+    memory::{TAGGED, record_len},
     results::latencies,
     statistics, units,
 };
@@ -61,7 +61,6 @@ fn grow(
     (bytes, body, threads): (u64, usize, usize),
 ) -> Result<Sample, Failure> {
     let queues = (0..QUEUES).map(|queue| store.queue(TOPIC, queue)).collect::<Result<Vec<_>, _>>()?;
-    let put_bytes = || store.status().stats.put_bytes;
     let most = lab.bytes_for(store.config(), bytes)?;
     if most < bytes {
         return Err(format!(
@@ -77,8 +76,8 @@ fn grow(
         rate: None,
         units_per_call: 1,
         timed_every: 16,
+        unit_bytes: record_len(body)? as u64,
         most_bytes: most,
-        bytes: &put_bytes,
         time: Some(LONGEST),
     };
     let callers = (0..threads)

@@ -7,7 +7,7 @@
 //! At a rate: call `k` is due at `start + k / rate` whatever became of those before, and its time counts from then.
 //! A store that stalls is charged for every call that had to wait, not for one (no coordinated omission).
 //!
-//! One thread calls [`drive`]: it looks every [`TICK`], ends the run by time, bytes, the disk's bound or Ctrl-C.
+//! One thread calls [`drive`]: it looks every [`TICK`], ends the run by time, the disk's bound or Ctrl-C.
 
 use std::{
     fs,
@@ -77,10 +77,11 @@ pub struct Load<'a> {
     pub units_per_call: u64,
     /// One call of so many is timed.
     pub timed_every: u32,
-    /// The run ends early when `bytes` has grown by this.
+    /// Bytes that one unit puts on the disk; 0 for those that write nothing.
+    pub unit_bytes: u64,
+    /// The run ends early, warm-up included, before this many are written. Each thread sees to its own part, so that a
+    /// watcher that gets no processor does not let the disk fill.
     pub most_bytes: u64,
-    /// Bytes written so far.
-    pub bytes: &'a dyn Fn() -> u64,
     /// Another span than the lab's.
     pub time: Option<Duration>,
 }
@@ -117,6 +118,8 @@ impl Live {
 struct Shared {
     phase: AtomicU8,
     live: Vec<Live>,
+    /// Units that one thread may do.
+    most_units: u64,
 }
 
 impl Shared {
@@ -145,6 +148,7 @@ impl Shared {
 /// What one thread came to.
 struct Worked {
     latency: Latencies,
+    ended: Instant,
     calls: u64,
     spent: Option<Spent>,
 }
@@ -171,7 +175,9 @@ impl ThreadUse {
 /// Runs one thread for each caller, warms up, measures, and says what came of it. Units are those that the calls say.
 pub fn drive<C: Caller>(lab: &Lab, load: &Load<'_>, callers: Vec<C>) -> Result<Sample, Failure> {
     let threads = callers.len();
-    let shared = Shared { phase: AtomicU8::new(WARMING), live: (0..threads).map(|_| Live::new()).collect() };
+    let most_units = load.most_bytes.checked_div(load.unit_bytes).unwrap_or(u64::MAX) / threads.max(1) as u64;
+    let live = (0..threads).map(|_| Live::new()).collect();
+    let shared = Shared { phase: AtomicU8::new(WARMING), live, most_units };
     let start = Instant::now();
     std::thread::scope(|scope| {
         let workers: Vec<_> = callers
@@ -202,6 +208,14 @@ pub fn drive<C: Caller>(lab: &Lab, load: &Load<'_>, callers: Vec<C>) -> Result<S
             all.push(worker.join().map_err(|_| "a thread of the workload panicked")??);
         }
         let mut sample = watched?;
+        // Threads that came to their end before the watcher saw it were not slower for that.
+        if let Some(end) = all.iter().map(|worked| worked.ended).max()
+            && let Some(took) = end.checked_duration_since(sample.started.unwrap_or(start))
+            && took.as_secs_f64() < sample.seconds
+        {
+            sample.seconds = took.as_secs_f64().max(1e-9);
+            sample.value = sample.operations as f64 / sample.seconds;
+        }
         sample.timed_every = if load.rate.is_some() { 1 } else { load.timed_every };
         sample.from_intended_start = load.rate.is_some();
         let mut latency = latencies();
@@ -239,7 +253,7 @@ fn watch(lab: &Lab, load: &Load<'_>, shared: &Shared) -> Result<Sample, Failure>
     {
         std::thread::sleep(TICK.min(lab.warm).max(Duration::from_micros(200)));
     }
-    let (cpu, units, bytes) = (process_cpu_time(), shared.units(), (load.bytes)());
+    let (cpu, units) = (process_cpu_time(), shared.units());
     let start = Instant::now();
     if !over() {
         shared.phase.store(MEASURING, Ordering::Release);
@@ -256,9 +270,8 @@ fn watch(lab: &Lab, load: &Load<'_>, shared: &Shared) -> Result<Sample, Failure>
             told = Instant::now();
             lab.progress.going(load.title, (done - units) as f64 / now, load.unit, shared.p99_us());
         }
-        let written = (load.bytes)().saturating_sub(bytes);
         let long_enough = start.elapsed() >= time && (done > units || start.elapsed() > PATIENCE);
-        if long_enough || written >= load.most_bytes || lab.stop.asked() || over() {
+        if long_enough || lab.stop.asked() || over() {
             break;
         }
         if looked.elapsed() >= LOOK_EVERY {
@@ -269,7 +282,7 @@ fn watch(lab: &Lab, load: &Load<'_>, shared: &Shared) -> Result<Sample, Failure>
     let (seconds, done) = (start.elapsed().as_secs_f64(), shared.units() - units);
     let cpu = process_cpu_time().saturating_sub(cpu);
     lab.stop.check()?;
-    Ok(Sample { cpu: Some(cpu), over_time, ..Sample::rate(done, seconds) })
+    Ok(Sample { cpu: Some(cpu), over_time, started: Some(start), ..Sample::rate(done, seconds) })
 }
 
 /// When the next call is due.
@@ -320,6 +333,15 @@ fn work<C: Caller>(
         if phase == OVER {
             break;
         }
+        if units >= shared.most_units {
+            shared.phase.store(OVER, Ordering::Release);
+            break;
+        }
+        if phase == WARMING && units >= shared.most_units / 2 {
+            // The other half is for the measurement, which begins as soon as the watcher gets a processor.
+            std::thread::sleep(Duration::from_micros(200));
+            continue;
+        }
         if phase == MEASURING && begun.is_none() {
             caller.measuring();
             begun = Some((Instant::now(), ThreadUse::now(), calls));
@@ -369,7 +391,7 @@ fn work<C: Caller>(
         })
     });
     let counted = begun.map_or(0, |(_, _, from)| calls - from);
-    Ok(Worked { latency, calls: counted, spent })
+    Ok(Worked { latency, ended: end, calls: counted, spent })
 }
 
 /// Whole nanoseconds.
@@ -383,7 +405,7 @@ mod tests {
 
     #[test]
     fn at_a_rate_a_call_is_due_when_the_plan_says_whatever_came_before() {
-        let shared = Shared { phase: AtomicU8::new(MEASURING), live: Vec::new() };
+        let shared = Shared { phase: AtomicU8::new(MEASURING), live: Vec::new(), most_units: 1 };
         let start = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
         let mut pace = Pace { start, step: 0.001, next: 1.0, stride: 4.0 };
         for k in [1, 5, 9] {
@@ -393,14 +415,15 @@ mod tests {
 
     #[test]
     fn a_wait_ends_when_the_run_does() {
-        let shared = Shared { phase: AtomicU8::new(OVER), live: Vec::new() };
+        let shared = Shared { phase: AtomicU8::new(OVER), live: Vec::new(), most_units: 1 };
         let mut pace = Pace { start: Instant::now(), step: 3600.0, next: 1.0, stride: 1.0 };
         assert!(pace.wait(&shared).is_none());
     }
 
     #[test]
     fn the_live_latency_is_near() {
-        let shared = Shared { phase: AtomicU8::new(MEASURING), live: vec![Live::new(), Live::new()] };
+        let shared =
+            Shared { phase: AtomicU8::new(MEASURING), live: vec![Live::new(), Live::new()], most_units: 1 };
         (0..980).for_each(|n| shared.live[n % 2].tell(1, 1_000));
         (0..20).for_each(|n| shared.live[n % 2].tell(1, 1_000_000));
         let p99 = shared.p99_us();

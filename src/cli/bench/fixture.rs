@@ -25,7 +25,7 @@ const TAGS: u64 = 10;
 /// Queues and index follow within this, or something is wrong.
 const FOLLOW: Duration = Duration::from_secs(300);
 
-/// A filled store. Message `n` has the key `k<n>`, lies in queue `n % 8` and has one of ten tags.
+/// A filled store; a run has one for each length of body. Message `n` has the key `k<n>`, lies in queue `n % 8` and has one of ten tags.
 #[derive(Debug)]
 pub struct Fixture {
     wanted: u64,
@@ -83,7 +83,10 @@ impl Fixture {
             return Ok(filled.clone());
         }
         lab.progress.measuring("filling a store to read from");
-        let (dir, log_alone) = (lab.place.fresh("filled")?, lab.place.fresh("log")?);
+        let (dir, log_alone) = (
+            lab.place.fresh(&format!("filled.{}", self.body))?,
+            lab.place.fresh(&format!("log.{}", self.body))?,
+        );
         let config = self.config(lab, &dir)?;
         // Log, its copy, queues and index take about four times the records.
         let each = record(self.body, b"KEYS\x01k1234567\x02TAGS\x01TagA\x02")?.len() as u64;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use reput::{Config, FlushDiskType, Store};
@@ -120,6 +120,8 @@ pub struct Sample {
     /// In the cell's unit.
     pub value: f64,
     pub seconds: f64,
+    /// When the span began.
+    pub started: Option<Instant>,
     /// What `value` counts.
     pub operations: u64,
     /// Processor time of all threads of the process.

@@ -8,7 +8,7 @@ use super::{
     Failure,
     drive::{Caller, Load, drive, nanos},
     lab::{Head, Lab, QUEUES, Sample, TOPIC, Work},
-    memory::{Random, TAGGED},
+    memory::{Random, TAGGED, record_len},
     results::{Latencies, latencies},
     units,
 };
@@ -53,15 +53,15 @@ fn run(lab: &Lab, rate: u64, body: usize, title: &str) -> Result<Sample, Failure
             done: 0,
         });
     }
-    let put_bytes = || store.status().stats.put_bytes;
     let load = Load {
         title,
         unit: "puts/s",
         rate: None,
         units_per_call: 1,
         timed_every: 1,
+        // One thread of two puts nearly all.
+        unit_bytes: 2 * record_len(body)? as u64,
         most_bytes: lab.bytes_for(store.config(), 1 << 30)?,
-        bytes: &put_bytes,
         // A probe comes every millisecond or so: fewer than a few hundred have no p99.
         time: Some(lab.time * 2),
     };

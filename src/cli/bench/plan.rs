@@ -1,24 +1,36 @@
 //! Which workloads a command runs, and which limits they need beside them.
 
+use std::rc::Rc;
+
 use super::{
     Failure,
     args::{How, What},
     backlog, disk,
     fixture::Fixture,
+    java,
     lab::Work,
     lag, memory,
     memory::record_len,
     pull, put, query, recover, reput, retention, topics,
 };
 
-/// The workloads of a command, limits first.
+/// The workloads of a command, limits first, Java's last.
 pub fn of(what: Option<&What>, how: &How) -> Result<Vec<Work>, Failure> {
-    let works = match what {
+    let (works, fixture) = match what {
         None | Some(What::Compare(_)) => everything(how.quick)?,
         Some(what) => part(what, how.quick)?,
     };
-    complete(works)
+    let peers = if how.against_java { java::beside(&works, fixture.as_ref()) } else { Vec::new() };
+    if how.against_java && peers.is_empty() {
+        return Err("--against-java: the Java store is measured in put, sync, reput and pull only".into());
+    }
+    let mut all = complete(works)?;
+    all.extend(peers);
+    Ok(all)
 }
+
+/// Workloads, and the store that Java reads a copy of, if they have one.
+type Planned = (Vec<Work>, Option<Rc<Fixture>>);
 
 /// Messages of a filled store; few for a quick look.
 const fn filled(messages: usize, quick: bool) -> u64 {
@@ -26,7 +38,7 @@ const fn filled(messages: usize, quick: bool) -> u64 {
 }
 
 /// What `reput bench` alone measures.
-fn everything(quick: bool) -> Result<Vec<Work>, Failure> {
+fn everything(quick: bool) -> Result<Planned, Failure> {
     let fixture = Fixture::new(filled(1_000_000, quick), 128);
     let recovered = Fixture::new(filled(400_000, quick), 1024);
     let mut works = vec![disk::sequential(), disk::mapped(), disk::sync(1, record_len(1024)?)];
@@ -55,11 +67,11 @@ fn everything(quick: bool) -> Result<Vec<Work>, Failure> {
     works.push(recover::work(&recovered));
     works.push(topics::work(if quick { 50 } else { 1_000 }, 128));
     works.push(retention::work());
-    Ok(works)
+    Ok((works, Some(fixture)))
 }
 
-fn part(what: &What, quick: bool) -> Result<Vec<Work>, Failure> {
-    let mut works = Vec::new();
+fn part(what: &What, quick: bool) -> Result<Planned, Failure> {
+    let (mut works, mut read) = (Vec::new(), None);
     match what {
         What::Disk(args) => {
             works = vec![disk::sequential(), disk::mapped(), memory::read(), memory::chase(), memory::wake()];
@@ -86,9 +98,17 @@ fn part(what: &What, quick: bool) -> Result<Vec<Work>, Failure> {
                 }
             }
         }
-        What::Reput(args) => works.push(reput::work(&Fixture::new(filled(args.messages, quick), args.size))),
+        What::Reput(args) => {
+            let fixture = Fixture::new(filled(args.messages, quick), args.size);
+            works.push(reput::work(&fixture));
+            read = Some(fixture);
+        }
         What::Lag(args) => works.extend(args.rate.iter().map(|rate| lag::work(*rate, args.size))),
-        What::Pull(args) => works = pulls(args, quick)?,
+        What::Pull(args) => {
+            let fixture = Fixture::new(filled(args.messages, quick), args.size);
+            works = pulls(args, &fixture)?;
+            read = args.store.is_none().then_some(fixture);
+        }
         What::Query(args) => {
             let fixture = Fixture::new(filled(args.messages, quick), args.size);
             works.extend(args.threads.iter().map(|threads| query::work(&fixture, *threads)));
@@ -105,11 +125,10 @@ fn part(what: &What, quick: bool) -> Result<Vec<Work>, Failure> {
         What::Retention(_) => works.push(retention::work()),
         What::Compare(_) => {}
     }
-    Ok(works)
+    Ok((works, read))
 }
 
-fn pulls(args: &super::args::Pull, quick: bool) -> Result<Vec<Work>, Failure> {
-    let fixture = Fixture::new(filled(args.messages, quick), args.size);
+fn pulls(args: &super::args::Pull, fixture: &Rc<Fixture>) -> Result<Vec<Work>, Failure> {
     let mut works = Vec::new();
     for threads in &args.threads {
         for how in [pull::How::Reference, pull::How::Tag, pull::How::Copy] {
@@ -117,12 +136,12 @@ fn pulls(args: &super::args::Pull, quick: bool) -> Result<Vec<Work>, Failure> {
             works.push(match &args.store {
                 Some(_) if how == pull::How::Tag => continue,
                 Some(dir) => pull::own(dir.clone(), cell)?,
-                None => cell.work(&fixture)?,
+                None => cell.work(fixture)?,
             });
         }
     }
     if args.store.is_none() {
-        works.push(pull::cold(&fixture));
+        works.push(pull::cold(fixture));
     }
     Ok(works)
 }
@@ -196,7 +215,7 @@ mod tests {
     #[test]
     fn every_limit_that_is_named_is_measured_once() {
         for quick in [true, false] {
-            let works = complete(everything(quick).unwrap()).unwrap();
+            let works = complete(everything(quick).unwrap().0).unwrap();
             let ids: Vec<&str> =
                 works.iter().flat_map(|work| &work.heads).map(|head| head.id.as_str()).collect();
             for head in works.iter().flat_map(|work| &work.heads) {

@@ -71,8 +71,8 @@ impl Cell {
             rate: None,
             units_per_call: self.batch as u64,
             timed_every: 1,
+            unit_bytes: 0,
             most_bytes: u64::MAX,
-            bytes: &|| 0,
             time: None,
         };
         let callers = (0..self.threads)

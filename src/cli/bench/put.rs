@@ -117,7 +117,6 @@ impl Cell {
             }
         }
         let queues = Arc::new(queues);
-        let put_bytes = || store.status().stats.put_bytes;
         let title = self.title();
         let load = Load {
             title: &title,
@@ -125,8 +124,8 @@ impl Cell {
             rate: self.rate,
             units_per_call: self.batch as u64,
             timed_every: if self.sync || self.batch > 1 { 1 } else { TIMED_EVERY },
+            unit_bytes: record_len(self.body)? as u64,
             most_bytes: lab.bytes_for(store.config(), MOST_BYTES)?,
-            bytes: &put_bytes,
             time: None,
         };
         let (start, cpu, before) = (Instant::now(), process_cpu_time(), store.status().stats.puts);

@@ -30,8 +30,8 @@ pub fn work(fixture: &Rc<Fixture>, threads: usize) -> Work {
             rate: None,
             units_per_call: 1,
             timed_every: 1,
+            unit_bytes: 0,
             most_bytes: u64::MAX,
-            bytes: &|| 0,
             time: None,
         };
         let callers = (0..threads)

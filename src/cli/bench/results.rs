@@ -153,6 +153,19 @@ pub struct Stage {
     pub nanos: f64,
 }
 
+/// A cell of ours and Java's of the same name.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside<'a> {
+    pub ours: &'a CellResult,
+    pub java: &'a CellResult,
+    /// The middle of the rounds' ratios; above 1 ours is faster.
+    pub ratio: f64,
+    pub least: f64,
+    pub greatest: f64,
+    /// Our processor time for an operation by Java's; below 1 ours takes less.
+    pub cpu: Option<f64>,
+}
+
 /// Counts of latencies in nanoseconds, to three digits, up to an hour.
 pub type Latencies = Histogram<u64>;
 
@@ -173,7 +186,8 @@ impl Latency {
             if behind * (counts.len() as f64) < 1.0 {
                 break;
             }
-            let percent = 100.0 * (1.0 - behind);
+            // Seven digits behind the point tell all of them apart and read back as they are.
+            let percent = (100.0 * (1.0 - behind) * 1e7).round() / 1e7;
             curve.push((percent, at(percent)));
         }
         curve.push((100.0, counts.max() as f64 / 1e3));
@@ -218,7 +232,8 @@ impl CellResult {
         let shares = self.shares();
         self.share = (!shares.is_empty()).then(|| statistics::median(&shares));
         let keep = self.over_time.len().div_ceil(MAX_POINTS).max(1);
-        self.over_time = self.over_time.iter().copied().step_by(keep).collect();
+        let points = self.over_time.iter().step_by(keep);
+        self.over_time = points.map(|(at, rate)| ((at * 1e4).round() / 1e4, rate.round())).collect();
     }
 }
 
@@ -226,6 +241,19 @@ impl Run {
     /// The cell of this name.
     pub fn cell(&self, id: &str) -> Option<&CellResult> {
         self.cells.iter().find(|cell| cell.id == id)
+    }
+
+    /// What of ours was measured beside Java, by Java's, round by round.
+    pub fn beside_java(&self) -> Vec<Beside<'_>> {
+        let pairs = self.cells.iter().filter_map(|java| {
+            let ours = self.cell(java.id.strip_prefix("java/")?)?;
+            let ratios: Vec<f64> =
+                ours.rounds.iter().zip(&java.rounds).map(|(ours, java)| ours.value / java.value).collect();
+            let (least, greatest) = statistics::ends(&ratios);
+            let cpu = ours.cpu_us().zip(java.cpu_us()).map(|(ours, java)| ours / java);
+            Some(Beside { ours, java, ratio: statistics::median(&ratios), least, greatest, cpu })
+        });
+        pairs.filter(|beside| beside.ratio.is_finite()).collect()
     }
 
     /// Reads a file of results.

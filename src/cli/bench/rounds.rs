@@ -1,6 +1,6 @@
 //! Rounds: every workload once in each, the first one rotating, so that what drifts on the machine drifts for all.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     Failure,
@@ -9,18 +9,35 @@ use super::{
     stages, statistics,
 };
 
-/// Runs the workloads. A stop that was asked for ends it between or within cells; what whole rounds there are counts.
-pub fn run(lab: &Lab, works: &mut [Work], rounds: usize) -> Result<Vec<CellResult>, Failure> {
+/// Runs the workloads. A stop that was asked for ends it between or within cells; what rounds there are counts. With a
+/// `limit` no round is begun that would end behind it, but for the first.
+pub fn run(
+    lab: &Lab,
+    works: &mut [Work],
+    rounds: usize,
+    limit: Option<Duration>,
+) -> Result<Vec<CellResult>, Failure> {
+    let whole = Instant::now();
     let mut samples: Vec<Vec<Vec<Sample>>> = works.iter().map(|_| Vec::new()).collect();
     for round in 0..rounds {
-        let start = Instant::now();
+        let (start, so_far) = (Instant::now(), whole.elapsed());
+        // The first round is the longest: it fills what the others read.
+        if round > 0 && limit.is_some_and(|limit| so_far + so_far / u32::try_from(round).unwrap_or(1) > limit)
+        {
+            break;
+        }
         for n in 0..works.len() {
             let turn = (n + round) % works.len();
             let (work, kept) = (&mut works[turn], &mut samples[turn]);
             let title =
                 work.heads.last().map_or_else(String::new, |head| format!("{}: {}", head.group, head.title));
             lab.progress.measuring(&title);
+            let began = Instant::now();
             let got = lab.check().and_then(|()| (work.run)(lab));
+            tracing::debug!(
+                "{title}: {:.0} ms with what it takes to prepare",
+                began.elapsed().as_secs_f64() * 1e3
+            );
             match got {
                 Ok(got) => kept.push(got),
                 // A stop shows as any error where a system call was under way.

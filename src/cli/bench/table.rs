@@ -121,6 +121,26 @@ fn tail(out: &mut String, run: &Run) -> std::fmt::Result {
             writeln!(out, "  {:<40} {} = {}", title, units::with_unit(total, "ns"), parts.join(", "))?;
         }
     }
+    for (n, beside) in run.beside_java().into_iter().enumerate() {
+        if n == 0 {
+            writeln!(
+                out,
+                "\n{:<TITLE$} {:>15} {:>15} {:>8} {:>15} {:>8}",
+                "Ours by Java's, round by round", "ours", "Java", "ratio", "least to most", "CPU"
+            )?;
+        }
+        writeln!(
+            out,
+            "  {:<width$} {:>15} {:>15} {:>8.2} {:>15} {:>8}",
+            shortened(&beside.java.title, TITLE - 2),
+            units::with_unit(beside.ours.median, &beside.ours.unit),
+            units::with_unit(beside.java.median, &beside.java.unit),
+            beside.ratio,
+            format!("{:.2} to {:.2}", beside.least, beside.greatest),
+            beside.cpu.map_or_else(String::new, |cpu| format!("{cpu:.3}")),
+            width = TITLE - 2
+        )?;
+    }
     let behind = run.cells.iter().filter_map(|cell| {
         let followed: Vec<f64> = cell.rounds.iter().filter_map(|round| round.followed).collect();
         let share = statistics::median(&followed) / cell.median;

@@ -113,6 +113,7 @@ fn utc(ms: u64) -> String {
 }
 
 fn one(out: &mut String, run: &Run) {
+    beside_java(out, run);
     tables(out, run);
     let cards = |out: &mut String, title: &str, text: &str, cards: Vec<String>| {
         if !cards.is_empty() {
@@ -177,6 +178,34 @@ fn tables(out: &mut String, run: &Run) {
     }
 }
 
+/// Ours by Java's.
+fn beside_java(out: &mut String, run: &Run) {
+    let all = run.beside_java();
+    if all.is_empty() {
+        return;
+    }
+    let _ = write!(
+        out,
+        "<h2>Ours by Java's</h2>\n<p>Measured in turn, round by round; the ratio is the middle of the rounds' ratios.</p>\n\
+         <div class=\"card scroll\">\n<table>\n<tr><th></th><th>ours</th><th>Java</th><th>ratio</th><th>least to greatest</th><th>CPU, ours by Java's</th></tr>\n"
+    );
+    for beside in all {
+        let _ = writeln!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"{}\">{:.2}</td><td class=\"range\">{:.2} to {:.2}</td><td>{}</td></tr>",
+            escape(&beside.java.title),
+            units::with_unit(beside.ours.median, &beside.ours.unit),
+            units::with_unit(beside.java.median, &beside.java.unit),
+            if beside.ratio >= 1.0 { "better" } else { "worse" },
+            beside.ratio,
+            beside.least,
+            beside.greatest,
+            beside.cpu.map_or_else(String::new, |cpu| format!("{cpu:.3}"))
+        );
+    }
+    out.push_str("</table>\n</div>\n");
+}
+
 fn row(out: &mut String, cell: &CellResult) {
     let time = |of: fn(&super::results::Latency) -> f64| {
         cell.latency.as_ref().map_or_else(String::new, |latency| units::micros(of(latency)))
@@ -185,14 +214,18 @@ fn row(out: &mut String, cell: &CellResult) {
         "us" | "ns" | "s" => units::with_unit(value, &cell.unit),
         _ => units::short(value),
     };
+    // Of one round there is nothing to say.
+    let range = if cell.rounds.len() > 1 {
+        format!("{} to {}", bare(cell.least), bare(cell.greatest))
+    } else {
+        String::new()
+    };
     let _ = writeln!(
         out,
-        "<tr><td>{}</td><td>{}</td><td class=\"range\">{} to {}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
+        "<tr><td>{}</td><td>{}</td><td class=\"range\">{range}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
          <td class=\"share\">{}</td></tr>",
         escape(&cell.title),
         units::with_unit(cell.median, &cell.unit),
-        bare(cell.least),
-        bare(cell.greatest),
         time(|l| l.p50),
         time(|l| l.p99),
         time(|l| l.max),

@@ -82,7 +82,7 @@ pub fn over_time(cell: &CellResult, limit: Option<f64>) -> String {
             area.x(0.0),
             area.x(1.0),
             y + 4.0,
-            short(tick)
+            if tick == 0.0 { "0".into() } else { short(tick) }
         );
     }
     for tick in ticks(end) {
@@ -326,8 +326,8 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_few() {
-        assert_eq!(ticks(10.0), [0.0, 2.5, 5.0, 7.5, 10.0]);
-        assert_eq!(ticks(1.0), [0.0, 0.25, 0.5, 0.75, 1.0]);
+        assert_eq!(ticks(10.0), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
+        assert_eq!(ticks(7.0), [0.0, 2.0, 4.0, 6.0]);
         assert_eq!(ticks(0.0), [0.0]);
         for most in [0.003, 1.7, 42.0, 9_999.0, 5.3e9] {
             let all = ticks(most);
