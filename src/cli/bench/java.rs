@@ -33,8 +33,9 @@ const MARK: &str = "reput-bench ";
 const LONGEST: Duration = Duration::from_secs(600);
 /// Between two looks at whether to stop.
 const LOOK: Duration = Duration::from_millis(50);
-/// Warming up: the store's paths are then compiled.
-const WARM_UP_MS: u64 = 2_500;
+/// Warming up: the store's paths are then compiled. In measurements' lengths, and at the most.
+const WARM_UP: u32 = 10;
+const LONGEST_WARM_UP: Duration = Duration::from_millis(2_500);
 /// The JVM's own warm-up before each measurement, at the least.
 const WARM_MS: u128 = 200;
 /// The most that one command writes.
@@ -260,10 +261,11 @@ impl Peer {
         let mut peer = Self { child, commands, lines };
         peer.answer(lab, &dir)?;
         lab.progress.measuring("warming up the Java store");
+        let warm_up = (lab.time * WARM_UP).min(LONGEST_WARM_UP).as_millis();
         for (mode, batch) in [("async", 1), ("async", 32), ("sync", 1)] {
             let store = lab.place.fresh("java-warm")?;
             let warm =
-                format!("put\t{}\t{mode}\t128\t2\t{batch}\t10\t{WARM_UP_MS}\t{MOST_BYTES}", store.display());
+                format!("put\t{}\t{mode}\t128\t2\t{batch}\t10\t{warm_up}\t{MOST_BYTES}", store.display());
             let answer = peer.ask(lab, &warm);
             place::remove(&store)?;
             answer?;

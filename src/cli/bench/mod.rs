@@ -79,6 +79,12 @@ fn measure(what: Option<&What>, how: &How) -> Result<ExitCode, Failure> {
     let (start, started, busy, cpu) =
         (Instant::now(), SystemTime::now(), lab::machine_busy(), process_cpu_time());
     let machine = lab::machine(place.dir());
+    if machine.file_system.starts_with("tmpfs") {
+        eprintln!(
+            "warning: {} is memory, not a disk: name a directory on one with --dir",
+            place.dir().display()
+        );
+    }
     let lab = Lab {
         room: place.room()?,
         place,

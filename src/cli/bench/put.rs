@@ -219,6 +219,8 @@ struct Ahead {
     next: usize,
     body: Vec<u8>,
     window: usize,
+    /// Until one of those outstanding was done.
+    waited: Duration,
     told: Arc<Told>,
 }
 
@@ -263,6 +265,7 @@ impl Ahead {
             next: number,
             body: vec![b'x'; cell.body],
             window: cell.window,
+            waited: Duration::ZERO,
             told: Arc::default(),
         }
     }
@@ -270,7 +273,9 @@ impl Ahead {
 
 impl Caller for Ahead {
     fn call(&mut self, due: Instant) -> Result<u64, Failure> {
+        let asked = Instant::now();
         self.told.wait_below(self.window);
+        self.waited += asked.elapsed();
         if self.told.failed.load(Ordering::Relaxed) {
             return Err("the disk failed a put that was outstanding".into());
         }
@@ -291,7 +296,12 @@ impl Caller for Ahead {
     }
 
     fn measuring(&mut self) {
+        self.waited = Duration::ZERO;
         self.told.measuring.store(true, Ordering::Relaxed);
+    }
+
+    fn waited(&self) -> Duration {
+        self.waited
     }
 
     fn own_latencies(&mut self) -> Option<Latencies> {

@@ -50,10 +50,10 @@ fn split(costs: Costs, spent: &Spent) -> Vec<Stage> {
     let copy = part(costs.copy);
     let mut stages = vec![("encode", encode), ("copy", copy), ("page faults", faults)];
     if spent.flush > 0.0 {
-        stages.push(("lock wait and bookkeeping", left));
+        stages.push(("lock and bookkeeping", left));
         stages.push(("flush wait", spent.flush / messages));
     } else {
-        stages.push(("bookkeeping and lock, running", left));
+        stages.push(("lock and bookkeeping", left));
         stages.push(("lock wait, asleep", (wall - (spent.running + spent.queued) / messages).max(0.0)));
         stages.push(("no processor free", spent.queued / messages));
     }
