@@ -57,7 +57,7 @@ enum Command {
     /// Look at a store directory.
     Store(store::Args),
     /// Measure this disk, and what the store does of it.
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
 }
 
 /// Reads the arguments and does what they ask.
@@ -73,7 +73,7 @@ pub fn run() -> ExitCode {
         Command::Broker(args) => broker::run(args),
         Command::Namesrv(args) => namesrv::run(args),
         Command::Store(args) => store::run(args),
-        Command::Bench(args) => return ended(bench::run(args)),
+        Command::Bench(args) => return ended(bench::run(&args)),
     };
     ended(done.map(|()| ExitCode::SUCCESS))
 }

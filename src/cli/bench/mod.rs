@@ -55,7 +55,7 @@ use super::Failure;
 const TWO_MINUTES: Duration = Duration::from_secs(115);
 
 /// Measures what was asked for, or compares.
-pub fn run(args: Args) -> Result<ExitCode, Failure> {
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     match &args.what {
         Some(What::Compare(files)) => compare::run(files),
         what => measure(what.as_ref(), what.as_ref().and_then(What::how).unwrap_or(&args.how)),
