@@ -310,7 +310,7 @@ impl Peer {
 fn build(lab: &Lab, dir: &Path) -> Result<(), Failure> {
     let log = fs::File::create(dir.join("mvn.log"))?;
     let mut child = Command::new("mvn")
-        .args(["-q", "-B", "-ntp", "compile", "dependency:build-classpath"])
+        .args(["-q", "-B", "-ntp", "-Dstyle.color=never", "compile", "dependency:build-classpath"])
         .arg(format!("-Dmdep.outputFile={}", dir.join("classpath").display()))
         .current_dir(dir)
         .stdin(Stdio::null())
@@ -333,7 +333,7 @@ fn build(lab: &Lab, dir: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     let log = fs::read_to_string(dir.join("mvn.log")).unwrap_or_default();
-    let said: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).take(4).collect();
+    let said: Vec<&str> = log.lines().filter(|line| line.starts_with("[ERROR] ")).take(4).collect();
     Err(format!("Maven could not build the Java store's program: {}", said.join("; ")).into())
 }
 
