@@ -118,17 +118,19 @@ pub fn mapped() -> Work {
     ];
     Work::several(heads, |lab| {
         let size = file_len(lab)?;
-        let filled = on_new_file(lab, size, |map, len| {
+        let mut filled = on_new_file(lab, size, |map, len| {
             let piece = [b'x'; STORE];
             (0..len / STORE).for_each(|n| map.store(n * STORE, &piece));
         })?;
-        let populated = on_new_file(lab, size, |map, len| {
+        let mut populated = on_new_file(lab, size, |map, len| {
             (0..len).step_by(POPULATE).for_each(|at| map.populate(at..(at + POPULATE).min(len)));
         })?;
         let mut fault = on_new_file(lab, size / 4, |map, len| {
             (0..len / PAGE).for_each(|n| map.store(n * PAGE, b"x"));
         })?;
         let pages = size / 4 / PAGE as u64;
+        // Of the whole files pages are told too, not bytes.
+        (filled.operations, populated.operations) = (pages * 4, pages * 4);
         fault.operations = pages;
         fault.value = fault.seconds * 1e9 / pages as f64;
         Ok(vec![filled, populated, fault])
@@ -140,9 +142,10 @@ fn on_new_file(lab: &Lab, size: u64, fill: impl FnOnce(&mut MappedFile, usize)) 
     let path = lab.place.fresh("mapped")?;
     let mut map = MappedFile::create(&path, size, Reserve::All)?;
     let len = usize::try_from(size)?;
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), process_cpu_time());
     fill(&mut map, len);
-    let sample = Sample::megabytes(size, start.elapsed().as_secs_f64());
+    let mut sample = Sample::megabytes(size, start.elapsed().as_secs_f64());
+    sample.cpu = Some(process_cpu_time().saturating_sub(cpu));
     drop(map);
     fs::remove_file(&path)?;
     Ok(sample)

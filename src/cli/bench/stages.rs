@@ -21,8 +21,8 @@ struct Costs {
 /// The stages of a message's put in a cell like `put/128/t4`, from what its threads spent.
 pub fn of_put(cells: &[CellResult], id: &str, copied_by: Option<&str>, spent: &Spent) -> Vec<Stage> {
     let each = |id: &str| {
-        let found = cells.iter().find(|cell| cell.id == id).filter(|cell| cell.median > 0.0);
-        found.map_or(0.0, |cell| if cell.unit == "ns" { cell.median } else { 1e9 / cell.median })
+        // Processor time: on a busy machine the rate says how long such a thing takes, not what it costs.
+        cells.iter().find(|cell| cell.id == id).and_then(CellResult::cpu_us).map_or(0.0, |us| us * 1e3)
     };
     let body = id.split('/').nth(1).unwrap_or_default();
     let costs = Costs {

@@ -255,7 +255,7 @@ pub fn stages(cells: &[&CellResult]) -> String {
 /// Cells of several runs as ratios to the first; one row a cell.
 pub fn ratios(title: &str, rows: &[Vec<Option<&CellResult>>]) -> String {
     let runs = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let (bar, gap, left, width) = (9.0, 12.0, 330.0, 600.0);
+    let (bar, gap, left, width) = (9.0, 12.0, 320.0, 570.0);
     let step = runs as f64 * (bar + 2.0) + gap;
     // Ratios: the median and both ends, turned where less is better.
     let ratio = |cell: &CellResult, base: f64| {
