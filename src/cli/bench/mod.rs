@@ -97,10 +97,10 @@ fn measure(what: Option<&What>, how: &How) -> Result<ExitCode, Failure> {
     let limit = (what.is_none() && how.rounds.is_none()).then_some(TWO_MINUTES);
     let measured = rounds::run(&lab, &mut works, rounds, limit);
     lab.progress.end();
-    // Stores that are still open go before their files do.
-    drop(works);
     let seconds = start.elapsed().as_secs_f64();
-    let own = process_cpu_time().saturating_sub(cpu).as_secs_f64();
+    // Stores that are still open go before their files do, and the JVM ends, which makes its processor time known.
+    drop(works);
+    let own = process_cpu_time().saturating_sub(cpu).as_secs_f64() + lab::children_busy();
     let run = Run {
         format: FORMAT.into(),
         label: label(how, started),

@@ -55,7 +55,7 @@ impl Place {
             return Err(format!("{} is in use by another run of reput bench", dir.display()).into());
         };
         place.lock = Some(lock);
-        stop.remove_in_haste(dir.join(WORK));
+        stop.remove_in_haste(vec![dir.join(WORK), dir.join(LOCK)]);
         remove(&dir.join(WORK))?;
         fs::create_dir_all(dir.join(WORK))?;
         let room = place.room()?;

@@ -24,7 +24,7 @@ struct Shared {
     /// The number of the first signal; 0 before.
     signal: AtomicU8,
     /// What goes when there is no time to tidy up.
-    debris: OnceLock<PathBuf>,
+    debris: OnceLock<Vec<PathBuf>>,
 }
 
 /// A run ended because it was asked to.
@@ -67,15 +67,16 @@ impl Stop {
             eprintln!("\nstopping, and removing what was written ...");
             return;
         }
-        if let Some(debris) = self.shared.debris.get() {
-            let _ = std::fs::remove_dir_all(debris);
+        for path in self.shared.debris.get().into_iter().flatten() {
+            // What does not go now is taken over by the next run.
+            let _ = super::place::remove(path);
         }
         std::process::exit(i32::from(128 + number));
     }
 
-    /// Names the directory that goes when a run is asked twice.
-    pub fn remove_in_haste(&self, debris: PathBuf) {
-        // A run has one directory; a second name changes nothing.
+    /// Names what goes when a run is asked twice.
+    pub fn remove_in_haste(&self, debris: Vec<PathBuf>) {
+        // A run has one place; a second one changes nothing.
         let _ = self.shared.debris.set(debris);
     }
 
