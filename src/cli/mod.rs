@@ -3,6 +3,7 @@
 //! Each subcommand is a file with an `Args` and a `run`. A `run` gives [`Failure`] when it could not do what was
 //! asked; it is printed on stderr. Exit codes: 0 done, 1 failed, 2 asked the wrong way.
 
+mod bench;
 mod broker;
 mod namesrv;
 mod store;
@@ -24,6 +25,7 @@ Examples:
   reput store dump --json DIR            what opening the store in DIR would come to, without changing it
   reput store verify DIR                 whether the store in DIR is whole, without changing it
   reput store repair DIR                 what mending it would do; --apply does it
+  reput bench --dir DIR                  what the disk of DIR can do, and what the store does of it
 
 Then send and receive with any RocketMQ client, its name server set to 127.0.0.1:9876.
 
@@ -56,6 +58,8 @@ enum Command {
     Namesrv(namesrv::Args),
     /// Look at a store directory, prove it whole, mend it.
     Store(store::Args),
+    /// Measure this disk, and what the store does of it.
+    Bench(Box<bench::Args>),
 }
 
 /// Reads the arguments and does what they ask.
@@ -65,7 +69,7 @@ pub fn run() -> ExitCode {
     if let Err(error) = reput::vfs::exit_on_sigbus() {
         eprintln!("warning: a mapped file that is cut short will end this process by a signal: {error}");
     }
-    let quiet = matches!(command, Command::Store(_));
+    let quiet = matches!(command, Command::Store(_) | Command::Bench(_));
     if let Err(error) = log_to_stderr(cli.log.as_deref(), if quiet { "warn" } else { "info" }) {
         eprintln!("error: --log: {error}");
         return ExitCode::from(2);
@@ -74,6 +78,7 @@ pub fn run() -> ExitCode {
         Command::Broker(args) => broker::run(args).map(|()| ExitCode::SUCCESS),
         Command::Namesrv(args) => namesrv::run(args).map(|()| ExitCode::SUCCESS),
         Command::Store(args) => store::run(args),
+        Command::Bench(args) => bench::run(&args),
     };
     match done {
         Ok(code) => code,

@@ -14,7 +14,7 @@ mod overlay;
 mod sigbus;
 
 pub use changes::{Change, ChangeKind};
-pub use os::OsVfs;
+pub use os::{MappedFile, OsVfs, forget_cached, process_cpu_time};
 pub(crate) use os::{coarse_millis, local_utc_offset, sleep_on, wake_all};
 pub use overlay::OverlayVfs;
 pub use sigbus::{SIGBUS_EXIT_CODE, exit_on_sigbus};

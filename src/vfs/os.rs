@@ -507,5 +507,103 @@ pub(crate) fn wake_all(word: &AtomicU32) {
     };
 }
 
+/// A new file, mapped, that takes bytes in and gives none out: what stores into a mapping cost is measured with it.
+///
+/// ```
+/// use reput::vfs::{MappedFile, Reserve};
+/// let path = std::env::temp_dir().join(format!("reput-mapped-example-{}", std::process::id()));
+/// let mut file = MappedFile::create(&path, 8192, Reserve::All)?;
+/// file.store(4096, b"paid");
+/// assert_eq!(std::fs::read(&path)?[4096..4100], *b"paid");
+/// std::fs::remove_file(&path)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct MappedFile {
+    backing: Box<dyn Backing>,
+}
+
+impl MappedFile {
+    /// Makes and maps a file of `len` bytes. Fails when it exists.
+    ///
+    /// # Errors
+    /// As [`Vfs::create`].
+    pub fn create(path: &Path, len: u64, reserve: Reserve) -> io::Result<Self> {
+        Ok(Self { backing: OsVfs.create(path, len, reserve)? })
+    }
+
+    /// Copies `bytes` to position `at`. With [`Reserve::None`] a full disk ends the process with SIGBUS.
+    ///
+    /// # Panics
+    /// When the bytes do not fit into the file.
+    pub fn store(&mut self, at: usize, bytes: &[u8]) {
+        assert!(at <= self.backing.len() && bytes.len() <= self.backing.len() - at, "beyond the mapping");
+        // SAFETY: the range was just found to lie inside the mapping, which `backing` keeps alive and which nobody
+        // else has: the value is not Clone, gives no pointer out, and `self` is borrowed mutably. `bytes` is a live
+        // slice of ours, so it does not overlap with it.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.backing.base().as_ptr().add(at), bytes.len());
+        }
+    }
+
+    /// Makes the pages of `range` present and writable.
+    pub fn populate(&mut self, range: Range<usize>) {
+        self.backing.populate(range);
+    }
+
+    /// Makes `range` durable.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn sync(&self, range: Range<usize>) -> io::Result<()> {
+        self.backing.sync(range)
+    }
+}
+
+/// Writes a file's dirty pages and drops it from the page cache, also where this process has it mapped; the next read
+/// comes from the device. Pages that another process has mapped stay. Nothing of the content changes.
+///
+/// # Errors
+/// What the system says when the file is opened or synced; that pages stay is no error.
+pub fn forget_cached(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    file.sync_data()?;
+    let name = fs::canonicalize(path)?;
+    for line in fs::read_to_string("/proc/self/maps")?.lines() {
+        // from-to, permissions, offset, device, inode, path
+        let mut fields = line.splitn(6, ' ');
+        let (range, mapped) = (fields.next().unwrap_or_default(), fields.nth(4).unwrap_or_default());
+        let ends = range.split_once('-').and_then(|(from, to)| {
+            Some((usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?))
+        });
+        if let Some((from, to)) = ends.filter(|_| Path::new(mapped.trim_start()) == name) {
+            // SAFETY: MADV_PAGEOUT changes no byte that this process sees: what it reclaims is read again from the
+            // file. That holds for whatever is mapped there by now, so a race with an unmap harms nothing.
+            unsafe {
+                libc::madvise(
+                    std::ptr::with_exposed_provenance_mut(from),
+                    to.saturating_sub(from),
+                    libc::MADV_PAGEOUT,
+                )
+            };
+        }
+    }
+    // SAFETY: takes a descriptor that `file` keeps open and numbers; touches no memory of ours.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    Ok(())
+}
+
+/// Processor time that all threads of this process have used so far.
+#[must_use]
+pub fn process_cpu_time() -> Duration {
+    let mut time = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: `time` has room for one `timespec` and lives across the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, time.as_mut_ptr()) };
+    // SAFETY: zeroed before; every bit pattern of `timespec` is valid.
+    let time = unsafe { time.assume_init() };
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanos)
+}
+
 #[cfg(test)]
 mod tests;

@@ -154,3 +154,51 @@ fn disk_use_is_that_of_df() {
         assert!((ratio - usage.used_ratio()).abs() < 0.02, "df says {ratio}, we say {}", usage.used_ratio());
     }
 }
+
+#[test]
+fn a_mapped_file_takes_bytes_at_its_ends_and_refuses_those_beyond() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mapped");
+    let mut file = MappedFile::create(&path, 8192, Reserve::All).unwrap();
+    file.populate(0..8192);
+    file.store(0, b"first");
+    file.store(8188, b"last");
+    file.store(8192, b"");
+    file.sync(0..8192).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!((&bytes[..5], &bytes[8188..]), (&b"first"[..], &b"last"[..]));
+    for (at, len) in [(8189, 4), (8193, 0), (usize::MAX, 1), (0, 8193)] {
+        let mut file = std::panic::AssertUnwindSafe(&mut file);
+        let refused = std::panic::catch_unwind(move || file.store(at, &vec![b'x'; len]));
+        assert!(refused.is_err(), "{len} bytes at {at}");
+    }
+    assert!(MappedFile::create(&path, 8192, Reserve::All).is_err(), "it exists");
+}
+
+#[test]
+fn a_file_that_is_dropped_from_the_cache_keeps_what_was_stored_through_its_mapping() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cached");
+    let mut file = MappedFile::create(&path, 1 << 20, Reserve::All).unwrap();
+    for at in (0..1 << 20).step_by(4096) {
+        file.store(at, &u32::try_from(at).unwrap().to_be_bytes());
+    }
+    forget_cached(&path).unwrap();
+    file.store(4, b"x");
+    let bytes = fs::read(&path).unwrap();
+    assert!(
+        (0..1 << 20).step_by(4096).all(|at| bytes[at..at + 4] == u32::try_from(at).unwrap().to_be_bytes())
+    );
+    assert_eq!(bytes[4], b'x');
+    assert!(forget_cached(&dir.path().join("absent")).is_err());
+}
+
+#[test]
+fn processor_time_grows_with_work() {
+    let before = process_cpu_time();
+    let mut sum = 0_u64;
+    while process_cpu_time() == before {
+        sum = std::hint::black_box(sum.wrapping_add(1));
+    }
+    assert!(process_cpu_time() > before);
+}
