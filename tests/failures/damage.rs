@@ -91,12 +91,12 @@ fn failure_37_a_topic_that_is_a_path_leads_nowhere() {
     let topic = bytes.windows(6).position(|window| window == b"TopicA").unwrap();
     rig.patch(put.at + topic, b"../../");
     fs::remove_dir_all(rig.path("consumequeue")).unwrap();
-    let outside = fs::read_dir(rig.dir.path().parent().unwrap()).unwrap().count();
     let store = rig.open();
     assert_eq!(store.queues().len(), 1);
     assert_eq!(store.recovery_report().queues.unplaced, 1);
     assert_eq!(crate::rig::served(&store).len(), 299);
-    assert_eq!(fs::read_dir(rig.dir.path().parent().unwrap()).unwrap().count(), outside);
+    // `consumequeue/../../0` would be here.
+    assert!(!rig.dir.path().parent().unwrap().join("0").exists() && !rig.path("0").exists());
     let mut names: Vec<_> =
         fs::read_dir(rig.path("consumequeue")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
