@@ -63,7 +63,7 @@ fn records(c: &mut Criterion) {
         let body = vec![b'x'; size];
         let mut slot = Slot { bytes: Vec::with_capacity(4096) };
         encode(&body, &mut slot);
-        let mut group = c.benchmark_group(format!("record of {size} B"));
+        let mut group = c.benchmark_group(format!("codec/{size} B"));
         group.throughput(Throughput::Bytes(slot.bytes.len() as u64));
         let bytes = slot.bytes.clone();
         group.bench_function("encode", |b| b.iter(|| encode(black_box(&body), &mut slot)));
@@ -79,12 +79,12 @@ fn records(c: &mut Criterion) {
 }
 
 fn words(c: &mut Criterion) {
-    c.bench_function("properties: three of four", |b| {
+    c.bench_function("codec/properties, three of four", |b| {
         b.iter(|| Properties::new(black_box(PROPERTIES)).pick(["UNIQ_KEY", "KEYS", "TAGS"]))
     });
-    c.bench_function("hash of a tag", |b| b.iter(|| java_string_hash(black_box("TagA"))));
+    c.bench_function("codec/hash of a tag", |b| b.iter(|| java_string_hash(black_box("TagA"))));
     let keys = IndexKeys::of("orders");
-    c.bench_function("hash of an index key", |b| {
+    c.bench_function("codec/hash of an index key", |b| {
         b.iter(|| keys.key(black_box("7F0000010BAD18B4AAC2100000000001")))
     });
 }

@@ -304,6 +304,21 @@ impl Queue {
         Ok(len(end - first))
     }
 
+    /// [`Queue::read`] as bytes, for a queue whose entries are no more than their bytes; `None` for one with ext units or
+    /// inner batches. Reads as many as `out` has room for at most.
+    pub(crate) fn read_plain(&self, from: QueueOffset, out: &mut [[u8; ENTRY]]) -> Result<Option<usize>> {
+        let state = self.lock();
+        if state.kind == QueueKind::Batch || state.ext.is_some() {
+            return Ok(None);
+        }
+        let Some(first) = state.number_of(from)? else { return Ok(Some(0)) };
+        let width = ENTRY as u64;
+        let end = (state.run.file_end(first * width) / width).min(state.end());
+        let count = len(end - first).min(out.len());
+        state.run.read(first * width, out[..count].as_flattened_mut())?;
+        Ok(Some(count))
+    }
+
     /// Takes a record in. An entry never lands at another slot than its own. A queue whose topic was removed answers
     /// that it has everything.
     pub(crate) fn append(&self, record: &Dispatch<'_>) -> Result<Appended> {

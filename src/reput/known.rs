@@ -29,6 +29,7 @@ struct Known {
 struct Waiting {
     entry: Dispatch<'static>,
     bitmap: Option<Vec<u8>>,
+    queue: u32,
     next: u32,
 }
 
@@ -107,16 +108,27 @@ impl KnownQueues {
             self.waiting[known.last as usize].next = place;
         }
         known.last = place;
-        self.waiting.push(Waiting { entry, bitmap, next: NONE });
+        self.waiting.push(Waiting { entry, bitmap, queue: queue.0, next: NONE });
     }
 
-    /// Hands each queue its entries, in order.
+    /// Hands each queue its entries, in order. They wait on, for [`KnownQueues::drain`].
     pub(super) fn hand_over(&mut self, mut take: impl FnMut(&Queue, Entries<'_>)) {
         for place in self.touched.drain(..) {
             let known = &mut self.queues[place as usize];
             take(&known.queue, Entries { waiting: &self.waiting, next: known.first });
             (known.first, known.last) = (NONE, NONE);
         }
+    }
+
+    /// Forgets the entries, whose queues have them, and gives `each` of them in the order in which they came.
+    pub(super) fn drain(&mut self, mut each: impl FnMut(&Queue, Dispatch<'_>)) {
+        for Waiting { entry, bitmap, queue, .. } in self.waiting.drain(..) {
+            each(&self.queues[queue as usize].queue, Dispatch { bitmap: bitmap.as_deref(), ..entry });
+        }
+    }
+
+    /// Forgets the entries, whose queues have them.
+    pub(super) fn forget(&mut self) {
         self.waiting.clear();
     }
 }

@@ -313,19 +313,13 @@ impl Reput {
         Ok(())
     }
 
-    /// Gives each queue what waits for it, and tells the listeners. A queue that refuses does not hold up the others:
-    /// they know what they have when it is given again. Says the first record that was refused, and why.
+    /// Gives each queue what waits for it, then tells the listeners in the order of the log. A queue that refuses does
+    /// not hold up the others: they know what they have when it is given again, and listeners are told then. Says the
+    /// first record that was refused, and why.
     fn hand_over(&mut self) -> Option<(PhysicalOffset, Error)> {
         let mut refused: Option<(PhysicalOffset, Error)> = None;
-        let (listeners, log) = (&self.listeners, &self.parts.log);
-        let mut near = None;
         self.queues.hand_over(|queue, entries| {
             let (taken, outcome) = queue.append_all(entries.clone());
-            if !listeners.is_empty() {
-                for entry in entries.clone().take(taken) {
-                    tell(listeners, queue, &entry, properties_at(log, &mut near, entry.offset));
-                }
-            }
             let why = match outcome {
                 Ok(Appended::Gap { expected }) => gap(queue, expected),
                 Ok(_) => return,
@@ -334,6 +328,18 @@ impl Reput {
             let at = entries.clone().nth(taken).map(|entry| entry.offset);
             if let Some(at) = at.filter(|at| refused.as_ref().is_none_or(|(first, _)| at < first)) {
                 refused = Some((at, why));
+            }
+        });
+        if self.listeners.is_empty() {
+            self.queues.forget();
+            return refused;
+        }
+        let (listeners, log) = (&self.listeners, &self.parts.log);
+        let end = refused.as_ref().map_or(PhysicalOffset(i64::MAX), |(at, _)| *at);
+        let mut near = None;
+        self.queues.drain(|queue, entry| {
+            if entry.offset < end {
+                tell(listeners, queue, &entry, properties_at(log, &mut near, entry.offset));
             }
         });
         refused
@@ -371,7 +377,8 @@ fn properties_at<'l>(
     near: &'l mut Option<(PhysicalOffset, Lease)>,
     at: PhysicalOffset,
 ) -> Properties<'l> {
-    let within = |(start, lease): &(PhysicalOffset, Lease)| *start <= at && at.since(*start) < lease.len() as u64;
+    let within =
+        |(start, lease): &(PhysicalOffset, Lease)| *start <= at && at.since(*start) < lease.len() as u64;
     if !near.as_ref().is_some_and(within) {
         *near = log.lease_rest(at).map(|lease| (at, lease));
     }

@@ -476,7 +476,9 @@ impl SlotTable {
         if at.is_multiple_of(4) && out.len().is_multiple_of(4) {
             let (words, _) = out.as_chunks_mut::<4>();
             for (i, word) in words.iter_mut().enumerate() {
-                *word = u32::from_be(self.word(at + 4 * i).load(Ordering::Relaxed)).to_be_bytes();
+                // SAFETY: all words are inside the mapping and aligned, as checked; see `word`.
+                let place = unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(at + 4 * i).cast()) };
+                *word = u32::from_be(place.load(Ordering::Relaxed)).to_be_bytes();
             }
         } else {
             for (i, byte) in out.iter_mut().enumerate() {

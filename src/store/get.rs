@@ -5,7 +5,7 @@ use crate::{
     consume_queue::{Boundary, CqUnit},
     error::Result,
     filter::Filter,
-    format::{message::Record, properties},
+    format::{consume_queue::ENTRY, message::Record, properties},
     index::IndexHits,
     message::{GetStatus, Queue, RawMessage, StoredMessage},
     segment::Lease,
@@ -338,20 +338,17 @@ impl Inner {
         let mut left = if request.max_scan == 0 { request.max_messages.max(800) } else { request.max_scan };
         let mut reader = LogReader { inner: self, oldest: self.log.min_offset(), lease: None };
         let mut missed = GetStatus::OffsetFoundNull;
-        let mut units = Vec::with_capacity(request.max_messages.clamp(1, CHUNK));
-        'chunks: while left > 0 && result.messages.len() < request.max_messages {
+        let (mut plain, mut units) = ([[0; ENTRY]; CHUNK], Vec::new());
+        while left > 0 && result.messages.len() < request.max_messages {
             let want =
                 (request.max_messages - result.messages.len()).max(FILTERED_CHUNK).min(left).min(CHUNK);
             let want = if request.filter.is_none() { want.min(request.max_messages) } else { want };
-            units.clear();
-            if entry.queue.read(result.next_offset, want, &mut units)? == 0 {
-                break;
-            }
-            for unit in &units {
+            let from = result.next_offset;
+            let mut take = |unit: &CqUnit| {
                 let size = usize::try_from(unit.size).unwrap_or(0);
                 let full = result.messages.len() >= request.max_messages;
                 if full || (!result.messages.is_empty() && result.bytes + size > request.max_bytes) {
-                    break 'chunks;
+                    return false;
                 }
                 left = left.saturating_sub(1);
                 let selected = reader.select(unit, request.filter);
@@ -363,6 +360,20 @@ impl Inner {
                     Err(status) => missed = status,
                 }
                 result.next_offset = unit.next();
+                true
+            };
+            let go_on = if let Some(count) = entry.queue.read_plain(from, &mut plain[..want])? {
+                let numbered = plain[..count].iter().zip(from.0..);
+                count > 0
+                    && numbered
+                        .map(|(bytes, at)| CqUnit::plain(QueueOffset(at), bytes))
+                        .all(|unit| take(&unit))
+            } else {
+                units.clear();
+                entry.queue.read(from, want, &mut units)? > 0 && units.iter().all(&mut take)
+            };
+            if !go_on {
+                break;
             }
         }
         result.status = if result.messages.is_empty() { missed } else { GetStatus::Found };
@@ -383,6 +394,7 @@ struct LogReader<'s> {
 }
 
 impl LogReader<'_> {
+    #[inline]
     fn select(&mut self, unit: &CqUnit, filter: Option<&dyn Filter>) -> Result<Lease, GetStatus> {
         if filter.is_some_and(|filter| !filter.by_queue_entry(unit.tags_code, unit.ext.as_deref())) {
             return Err(GetStatus::NoMatchedMessage);
