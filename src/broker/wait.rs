@@ -3,6 +3,9 @@
 use super::{Broker, Refusal, names, property_text::TimerAsk, schedule::Delay, timer::Timed};
 use crate::{error::Result, message::Queue, types::SysFlag};
 
+/// A queue where messages wait, and the properties that one gets for that.
+type Parked<'a> = (Queue, [(&'static str, &'a str); 3]);
+
 /// What a message asked for, and where it really goes.
 pub(super) enum Wait {
     /// It goes to its queue at once.
@@ -32,7 +35,7 @@ impl Wait {
     }
 
     /// The queue where it waits and the properties that it gets for that.
-    pub(super) fn parked(&self, broker: &Broker) -> Result<Option<(Queue, [(&'static str, &str); 3])>> {
+    pub(super) fn parked(&self, broker: &Broker) -> Result<Option<Parked<'_>>> {
         Ok(match self {
             Self::None => None,
             Self::Level(delay) => {

@@ -274,7 +274,9 @@ mod tests {
     fn nothing_behind_a_torn_unit_comes_back_after_the_next_append() {
         let dir = tempfile::tempdir().unwrap();
         let (_, mut log) = offsets(dir.path());
-        (0..6).for_each(|n| drop(log.append(&unit(n)).unwrap()));
+        for n in 0..6 {
+            log.append(&unit(n)).unwrap();
+        }
         drop(log);
         let path = dir.path().join(format!("{:020}", 0));
         let mut bytes = std::fs::read(&path).unwrap();
