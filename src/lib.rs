@@ -17,6 +17,8 @@ mod recovery;
 mod reput;
 mod retention;
 mod segment;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod sql92;
 mod stats;
 mod store;

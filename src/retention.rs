@@ -22,6 +22,7 @@ use crate::{
     deleted::DeletedTopics,
     error::{Error, Result},
     index::IndexSet,
+    reput::ReputShared,
     types::{PhysicalOffset, StoreTimestamp},
     vfs::{DiskUsage, Vfs},
 };
@@ -129,6 +130,7 @@ pub(crate) struct Retention {
     pub(crate) table: Arc<QueueTable>,
     pub(crate) index: Arc<IndexSet>,
     pub(crate) deleted: Arc<DeletedTopics>,
+    pub(crate) reput: Arc<ReputShared>,
     pub(crate) disk: DiskState,
 }
 
@@ -177,8 +179,14 @@ impl Retention {
         let plan = decide(&self.config, &self.log_segments()?, self.moment(manual)?);
         self.note(&plan);
         let mut done = Cleaned::default();
+        if !plan.segments.is_empty() {
+            self.keep_numbers()?;
+        }
+        let dispatched = self.reput.dispatched();
         for (n, condemned) in plan.segments.iter().enumerate() {
-            if stop.load(Ordering::Relaxed) {
+            // What no queue has taken in yet must stay: its numbers stand nowhere else.
+            let end = condemned.base.plus(usize::try_from(condemned.bytes).unwrap_or(usize::MAX));
+            if stop.load(Ordering::Relaxed) || end > dispatched {
                 break;
             }
             let forced = condemned.reason == RetentionReason::DiskNearlyFull;
@@ -200,6 +208,16 @@ impl Retention {
             self.note(&decide(&self.config, &self.log_segments()?, self.moment(false)?));
         }
         Ok(done)
+    }
+
+    /// Brings the queues to the disk. How far a queue counts stands in its last entry and in the log; when the log
+    /// forgets, the entry must be durable, or the queue would begin again at 0 after a power cut.
+    fn keep_numbers(&self) -> Result<()> {
+        match self.table.flush_step(self.clock.monotonic(), true) {
+            // The segments go so that there is space again.
+            Err(Error::NoSpace { .. }) => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     fn still_forced(&self) -> Result<bool> {

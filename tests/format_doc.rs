@@ -92,6 +92,7 @@ fn offsets_of_fixed_fields_equal_the_constants() {
         ("masterFlushedOffset", checkpoint::MASTER_FLUSHED_OFFSET_AT, "8"),
         ("confirmPhyOffset", checkpoint::CONFIRM_OFFSET_AT, "8"),
         ("logicsPhysicalOffset", checkpoint::LOGICS_OFFSET_AT, "8"),
+        ("durableEnd", checkpoint::DURABLE_END_AT, "8"),
     ] {
         let (documented_at, documented_width) = fields.remove(field).unwrap_or_else(|| panic!("no {field}"));
         assert_eq!((documented_at, documented_width), (at.to_string(), width.to_owned()), "{field}");

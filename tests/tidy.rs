@@ -43,6 +43,7 @@ const ORDER: &[&str] = &[
     "retention",
     "recovery",
     "store",
+    "sim",
     "dump",
     "verify",
     "remoting",

@@ -225,6 +225,8 @@ impl Loaded {
     fn remove_from(&mut self, end: PhysicalOffset) -> Result<()> {
         while let Some(last) = self.files.pop_if(|file| file.base > end) {
             self.vfs.remove(&last.path).map_err(Error::io("remove", &last.path))?;
+            // One by one: of two removals a power cut may keep the second alone, and leave a gap.
+            self.sync_dir(&self.dir)?;
         }
         self.sync_dir(&self.dir)
     }

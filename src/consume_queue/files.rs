@@ -95,8 +95,9 @@ impl Run {
     }
 
     /// The run that `listing`, sorted by name, shows; it ends at the end of its last file. Names that are no
-    /// numbers are left alone. Files behind a gap, and a last one without bytes, are strays. Files that are too short
-    /// are known by [`Run::short`].
+    /// numbers are left alone. Files before a gap are strays: retention has removed what stood in it, and a power cut has
+    /// brought them back; or the log gives their entries again. So are files without bytes. Files that are too
+    /// short are known by [`Run::short`].
     pub(super) fn load(
         disk: Arc<Disk>,
         dir: PathBuf,
@@ -107,9 +108,10 @@ impl Run {
         let mut run = Self::empty(disk, dir, file_size);
         let numbered: Vec<_> =
             listing.iter().filter(|e| !e.is_dir).filter_map(|e| Some((base_of(&e.name)?, e))).collect();
-        for (i, &(base, entry)) in numbered.iter().enumerate() {
+        for &(base, entry) in &numbered {
             let path = run.dir.join(&entry.name);
-            if entry.len == 0 && i + 1 == numbered.len() {
+            // Made, and its length never reached the disk: nothing is in it.
+            if entry.len == 0 {
                 run.strays.push(path);
                 continue;
             }
@@ -120,15 +122,15 @@ impl Run {
             if base % file_size != 0 {
                 return Err(Error::ForeignFile { path, expected: "queue file of the configured size" });
             }
-            if run.files.is_empty() || base == run.written {
-                if entry.len < file_size {
-                    run.short.push((path.clone(), entry.len));
-                }
-                run.files.push_back(Slot::closed(base, path));
-                run.written = base.saturating_add(file_size);
-            } else {
-                run.strays.push(path);
+            if base != run.written {
+                run.strays.extend(run.files.drain(..).map(|slot| slot.path.clone()));
+                run.short.clear();
             }
+            if entry.len < file_size {
+                run.short.push((path.clone(), entry.len));
+            }
+            run.files.push_back(Slot::closed(base, path));
+            run.written = base.saturating_add(file_size);
         }
         run.synced = run.written;
         Ok(run)

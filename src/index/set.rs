@@ -268,6 +268,21 @@ impl IndexSet {
         Ok(())
     }
 
+    /// Drops entry `entry` of file `number` and all that stand behind it.
+    pub(crate) fn cut_at(&self, number: usize, entry: u32) -> Result<()> {
+        let mut state = self.state.write();
+        if entry <= 1 {
+            self.drop_from(&mut state, number)?;
+        } else {
+            self.drop_from(&mut state, number + 1)?;
+            if let Some(file) = state.files.get_mut(number) {
+                file.cut(entry)?;
+            }
+        }
+        state.find_end();
+        Ok(())
+    }
+
     /// Removes file `number` and every later one.
     pub(crate) fn remove_from(&self, number: usize) -> Result<()> {
         let mut state = self.state.write();

@@ -71,6 +71,12 @@ impl Cursor {
         }
         self.page.get(self.at).copied()
     }
+
+    /// File and number of the entry that [`Cursor::peek`] shows.
+    fn place(&self) -> (usize, u32) {
+        let left = u32::try_from(self.page.len() - self.at).unwrap_or(0);
+        (self.file, self.next - left)
+    }
 }
 
 impl<'i> IndexRepair<'i> {
@@ -145,6 +151,7 @@ impl<'i> IndexRepair<'i> {
         if !self.skip_to(at, damage)? {
             return Ok(false);
         }
+        let own = self.cursor.peek(self.index, self.files).map(|_| self.cursor.place());
         let mut matched = 0;
         while let Some(key) = keys.get(matched) {
             let entry = self.cursor.peek(self.index, self.files);
@@ -163,7 +170,7 @@ impl<'i> IndexRepair<'i> {
         if matched == 0 && dead {
             return Ok(true);
         }
-        self.cut(at)?;
+        self.cut(own)?;
         Ok(false)
     }
 
@@ -173,7 +180,7 @@ impl<'i> IndexRepair<'i> {
         while let Some(entry) = self.cursor.peek(self.index, self.files).filter(|entry| entry.offset < at) {
             let again = self.last.iter().any(|key| (key.offset, key.hash) == (entry.offset, entry.hash));
             if !again && entry.offset >= self.from && damage_at(damage, entry.offset).is_none() {
-                self.cut_at_entry(entry.offset)?;
+                self.cut(Some(self.cursor.place()))?;
                 return Ok(false);
             }
             self.cursor.at += 1;
@@ -181,25 +188,17 @@ impl<'i> IndexRepair<'i> {
         Ok(true)
     }
 
-    /// Drops the entries from the record at `at` on.
-    fn cut(&mut self, at: PhysicalOffset) -> Result<()> {
+    /// Drops the entries from `place` on, wherever in the log they lead: files that a crash has brought back may
+    /// begin again at earlier records.
+    fn cut(&mut self, place: Option<(usize, u32)>) -> Result<()> {
         self.agrees = false;
-        self.index.truncate_from(at)
-    }
-
-    /// Drops an entry that no record has, and all behind it. Good keys of the same record are put again.
-    fn cut_at_entry(&mut self, at: PhysicalOffset) -> Result<()> {
-        self.cut(at)?;
-        match self.last.first() {
-            Some(last) if last.offset >= at => self.index.put(&self.last),
-            _ => Ok(()),
-        }
+        place.map_or(Ok(()), |(file, number)| self.index.cut_at(file, number))
     }
 
     /// Drops what is left: entries of no record, and those behind the end of the log.
     pub(super) fn finish(mut self, end: PhysicalOffset, damage: &[DamagedRange]) -> Result<IndexRepairs> {
-        if self.agrees {
-            self.skip_to(end, damage)?;
+        if self.agrees && self.skip_to(end, damage)? && self.cursor.peek(self.index, self.files).is_some() {
+            self.cut(Some(self.cursor.place()))?;
         }
         self.index.truncate_from(end)?;
         Ok(self.done)

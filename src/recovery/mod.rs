@@ -10,6 +10,7 @@
 //! Called by `Store::open`, and by `dump` over a file system that keeps no write.
 
 mod ahead;
+mod hole;
 mod keys;
 mod queues;
 mod report;
@@ -36,6 +37,7 @@ use crate::{
 };
 use {
     ahead::Ahead,
+    hole::Holes,
     keys::IndexRepair,
     queues::QueueRepair,
     scan::{Checks, Scan, Step},
@@ -99,7 +101,8 @@ pub(crate) fn recover(
     let mut last_record = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
     if let Some(from) = log.first_offset() {
         let indexed = aborted.then_some(checkpoint.index_timestamp);
-        let parts = Parts { config, deleted, log: &log, table: &table, index: &index, indexed };
+        let durable = aborted.then_some(checkpoint.durable_end);
+        let parts = Parts { config, deleted, log: &log, table: &table, index: &index, indexed, durable };
         last_record = parts.agree(from, &mut report)?;
     } else {
         // As in RocketMQ: without a log there is nothing that an entry could mean.
@@ -136,6 +139,8 @@ struct Parts<'a> {
     index: &'a IndexSet,
     /// How far the index was durable at the kill, as the checkpoint says.
     indexed: Option<StoreTimestamp>,
+    /// The end of what was durable at the kill, if the checkpoint knows; `None` after a clean stop, when all was.
+    durable: Option<Option<PhysicalOffset>>,
 }
 
 impl Parts<'_> {
@@ -167,7 +172,7 @@ impl Parts<'_> {
         let segments: Vec<_> = self.log.segments().collect();
         let data_ends = self.log.data_ends();
         let scan = |ahead| {
-            let scan = Scan::new(segments.clone(), data_ends.clone(), Checks::new(self.config), from);
+            let scan = Scan::new(segments.clone(), data_ends.clone(), self.checks(), from);
             scan.with_ahead(ahead)
         };
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -199,6 +204,7 @@ impl Parts<'_> {
             self.config.message_index.then(|| IndexRepair::start(self.index, from, indexed)).transpose()?;
         let mut last = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
         let mut keys = Vec::new();
+        let holes = self.durable.map(|at| Holes::new(self.log.segments().collect(), at, self.deleted));
         report.start = from;
         loop {
             match scan.step(&|header| queues.stale(header)) {
@@ -217,6 +223,12 @@ impl Parts<'_> {
                     }
                     report.records += 1;
                     last = (at, header.store_timestamp);
+                }
+                Step::Damage(range)
+                    if holes.as_ref().is_some_and(|holes| holes.ends_log(&range, &scan, &queues)) =>
+                {
+                    (report.end, report.torn) = (range.from, Some(range.why));
+                    break;
                 }
                 Step::Damage(range) => {
                     queues.lost(range);
@@ -237,6 +249,10 @@ impl Parts<'_> {
             None => self.index.truncate_from(report.end)?,
         }
         Ok((last, again))
+    }
+
+    fn checks(&self) -> Checks {
+        Checks::new(self.config, self.durable.map(Option::unwrap_or_default))
     }
 
     /// Whether an entry leads to a record below `end` that is not of a deleted topic.

@@ -18,6 +18,8 @@ use crate::{
     types::PhysicalOffset,
 };
 
+/// What a disk writes whole or not at all.
+pub(super) const SECTOR: usize = 512;
 /// The search for a record skips zeros in steps of this many bytes.
 const BLOCK: usize = 4096;
 /// Bytes per byte of log that the search may spend on what looks like a record and is none: enough for any accident,
@@ -31,11 +33,14 @@ pub(crate) struct Checks {
     pub body_crc: bool,
     /// The checksum of the whole record, where it has one.
     pub record_crc: bool,
+    /// From here on a power cut may have kept sectors from the disk: what the checksum does not cover must show none.
+    pub unsynced_from: Option<PhysicalOffset>,
 }
 
 impl Checks {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self { body_crc: config.check_crc_on_recover, record_crc: config.force_verify_prop_crc }
+    pub(crate) fn new(config: &Config, unsynced_from: Option<PhysicalOffset>) -> Self {
+        let (body_crc, record_crc) = (config.check_crc_on_recover, config.force_verify_prop_crc);
+        Self { body_crc, record_crc, unsynced_from }
     }
 }
 
@@ -70,7 +75,7 @@ enum Stands<'a> {
 pub(crate) type Stale<'s> = &'s dyn Fn(&Header<'_>) -> Option<Corruption>;
 
 /// A pass over the log.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Scan<'a> {
     segments: Vec<(PhysicalOffset, &'a [u8])>,
     checks: Checks,
@@ -211,6 +216,11 @@ impl<'a> Scan<'a> {
         if has_hole(properties, here.plus(size)) {
             return Err(Corruption::Text { what: "properties" });
         }
+        if self.checks.unsynced_from.is_some_and(|from| here >= from)
+            && self.lacks_sector(here, &rest[..size])
+        {
+            return Err(Corruption::Text { what: "unwritten sector" });
+        }
         let whole = self.checks.record_crc && message::verify_prop_crc(rest.get(..size).unwrap_or_default())?;
         if self.checks.record_crc && !whole && was_checksum(properties) {
             return Err(Corruption::Text { what: "record checksum" });
@@ -227,6 +237,18 @@ impl<'a> Scan<'a> {
             Some(why) => Err(why),
             None => Ok(Stands::Record(header)),
         }
+    }
+
+    /// Whether a whole sector of a record was never written.
+    fn lacks_sector(&self, here: PhysicalOffset, record: &[u8]) -> bool {
+        let base = self.segments.get(self.number).map_or(here, |(base, _)| *base);
+        let place = usize::try_from(here.since(base)).unwrap_or(0);
+        let first = (place / SECTOR + 1) * SECTOR - place;
+        record
+            .get(first..)
+            .unwrap_or_default()
+            .chunks_exact(SECTOR)
+            .any(|sector| sector.iter().all(|b| *b == 0))
     }
 
     /// Where the next record stands behind the bad bytes at the front of `rest`: segment and place. An error says

@@ -612,7 +612,7 @@ fn a_log_made_to_be_slow_is_read_in_linear_time() {
         let body = u32::try_from(len - at - 91).unwrap();
         bytes[at + 84..at + 88].copy_from_slice(&body.to_be_bytes());
     }
-    let checks = Checks { body_crc: true, record_crc: false };
+    let checks = Checks { body_crc: true, record_crc: false, unsynced_from: None };
     let mut scan = Scan::new(vec![(PhysicalOffset::ZERO, &bytes)], vec![len], checks, PhysicalOffset::ZERO);
     let started = Instant::now();
     let Step::End { at, torn } = scan.step(&|_| None) else { panic!("nothing here is a record") };

@@ -180,6 +180,9 @@ impl Tail {
     #[inline]
     pub fn fill(&mut self, len: usize, fill: impl FnOnce(&mut RecordSink<'_>)) {
         assert!(len <= self.left(), "{len} bytes do not fit into the {} left", self.left());
+        if cfg!(debug_assertions) {
+            self.region.backing.announce(self.at..self.at + len);
+        }
         // SAFETY: `at + len <= region.len`, so the pointer stays inside the mapping.
         let start = unsafe { self.region.base.as_ptr().add(self.at) };
         // SAFETY: [at, at+len) is mapped and lies above the watermark: no reader has a reference into it, and the
@@ -411,6 +414,9 @@ impl SlotTable {
     /// When the word is outside or `at` is not a multiple of four.
     #[inline]
     pub fn put_u32(&self, at: usize, value: u32) {
+        if cfg!(debug_assertions) {
+            self.backing.announce(at..at.saturating_add(4));
+        }
         self.word(at).store(value.to_be(), Ordering::Release);
     }
 
@@ -454,6 +460,9 @@ impl SlotTable {
     #[inline]
     pub fn put_bytes(&self, at: usize, bytes: &[u8]) {
         self.check(at, bytes.len());
+        if cfg!(debug_assertions) {
+            self.backing.announce(at..at + bytes.len());
+        }
         if at.is_multiple_of(4) && bytes.len().is_multiple_of(4) {
             let (words, _) = bytes.as_chunks::<4>();
             for (i, word) in words.iter().enumerate() {

@@ -52,6 +52,7 @@ impl Upkeep {
     pub(super) fn step(&mut self, force: bool) -> Result<()> {
         // Taken before the flush: what is dispatched during it is not covered.
         let (last, timestamp) = self.reput.last();
+        let durable = self.log.durable_offset();
         let flushed = self.table.flush_step(self.clock.monotonic(), force)?;
         let indexed = self.index.flush(force)?;
         let thorough = flushed.thorough || force;
@@ -66,7 +67,14 @@ impl Upkeep {
         if let Some(at) = indexed {
             checkpoint.now.index_timestamp = at;
         }
-        if thorough || indexed.is_some() { checkpoint.save() } else { Ok(()) }
+        // Recovery takes no hole below this for one that a power cut left; so it is kept close behind the log.
+        let size = i64::try_from(self.log.segment_size()).unwrap_or(i64::MAX);
+        let known = checkpoint.now.durable_end.unwrap_or_default();
+        let rolled = durable.0 / size > known.0 / size;
+        if thorough || rolled {
+            checkpoint.now.durable_end = Some(durable);
+        }
+        if thorough || rolled || indexed.is_some() { checkpoint.save() } else { Ok(()) }
     }
 }
 
@@ -219,6 +227,14 @@ impl Steps {
         Ok(self.reput.step()? == Progress::More)
     }
 
+    /// One turn of the preparing thread: makes the next segment.
+    ///
+    /// # Errors
+    /// What kept the segment from being made; the put that needs it tries again.
+    pub fn prepare(&mut self) -> Result<()> {
+        self.log.prepare_step()
+    }
+
     /// One turn of the upkeep of queues, index and checkpoint.
     ///
     /// # Errors
@@ -233,6 +249,18 @@ impl Steps {
     /// What kept a file from being removed.
     pub fn retention(&mut self) -> Result<usize> {
         Ok(self.retention.run(&AtomicBool::new(false))?.segments)
+    }
+
+    /// Closes the store as one with threads is closed: dispatches what is left, syncs, removes `abort`.
+    /// [`super::Store::close`] alone leaves a stepped store as a kill would.
+    ///
+    /// # Errors
+    /// As [`super::Store::close`].
+    pub fn close(mut self, store: &super::Store) -> Result<()> {
+        store.inner.close(|| {
+            while let Ok(Progress::More) = self.reput.step() {}
+            Some(self.upkeep)
+        })
     }
 
     /// How far the dispatcher is.

@@ -290,7 +290,7 @@ impl Store {
     /// # Errors
     /// What kept a file from being synced; `abort` then stays, so that the next open looks closely.
     pub fn close(&self) -> Result<()> {
-        self.inner.close()
+        self.inner.close(|| self.inner.threads.lock().stop(&self.inner.log))
     }
 }
 

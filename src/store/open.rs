@@ -113,6 +113,7 @@ fn assemble(config: Config, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<
     checkpoint.now.physic_timestamp = checkpoint.now.physic_timestamp.min(stored);
     checkpoint.now.logics_timestamp = checkpoint.now.logics_timestamp.min(stored);
     checkpoint.now.logics_offset = checkpoint.now.logics_offset.min(place);
+    checkpoint.now.durable_end = Some(recovered.log.durable_offset());
     checkpoint.save()?;
 
     let (log, table, index) = (recovered.log, Arc::new(recovered.table), Arc::new(recovered.index));
@@ -144,6 +145,7 @@ fn assemble(config: Config, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<
         table: Arc::clone(&table),
         index: Arc::clone(&index),
         deleted: Arc::clone(&deleted),
+        reput: Arc::clone(&shared),
         disk: DiskState::default(),
     });
     let inner = Inner {
@@ -179,12 +181,13 @@ fn limits(config: &Config) -> Limits {
 }
 
 impl Inner {
-    pub(super) fn close(&self) -> Result<()> {
+    /// `stop` ends what works in the background and gives the upkeep back.
+    pub(super) fn close(&self, stop: impl FnOnce() -> Option<Upkeep>) -> Result<()> {
         self.closing.store(true, Ordering::Release);
         let Some(state) = self.put.lock().take() else { return Ok(()) };
         let end = state.appender.next_offset();
         let synced = self.log.sync_to(end);
-        let upkeep = self.threads.lock().stop(&self.log);
+        let upkeep = stop();
         self.reput.forget_listeners();
         let put_down = synced.and_then(|()| {
             // A stepped store has its upkeep with the caller; its queues are then built again at the next open.

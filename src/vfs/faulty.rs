@@ -154,6 +154,10 @@ impl Backing for FaultyBacking {
         self.inner.data_from(at)
     }
 
+    fn announce(&self, range: Range<usize>) {
+        self.inner.announce(range);
+    }
+
     fn advise(&self, advice: Advice) {
         self.inner.advise(advice);
     }

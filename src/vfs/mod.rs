@@ -108,6 +108,9 @@ pub trait Backing: Send + Sync + fmt::Debug {
     fn data_from(&self, at: usize) -> Option<Range<usize>> {
         (at < self.len()).then(|| at..self.len())
     }
+    /// Says that `range` of the mapping is about to be stored into. Debug builds alone do; a simulated disk then finds
+    /// stores that nobody told of. Real files do nothing.
+    fn announce(&self, _range: Range<usize>) {}
     /// Says how the mapping will be read; a hint.
     fn advise(&self, advice: Advice);
 }

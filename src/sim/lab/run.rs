@@ -1,0 +1,481 @@
+//! Drives a store through the steps of a workload, keeps the model beside it, and checks images of crashes.
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    Budget, Tally, Violation,
+    check::{self, broken, panic_text},
+    model::{Model, Put},
+    plan::{Order, Setup, Step},
+};
+use crate::{
+    clock::{Clock, ManualClock},
+    error::Error,
+    format::properties::PropertiesBuf,
+    message::{Message, PutStatus},
+    sim::{
+        crash::{Crash, Outcome},
+        disk::SimDisk,
+        faults::{Call, Fault},
+        rng::Rng,
+    },
+    store::{Steps, Store},
+    types::{PhysicalOffset, StoreTimestamp},
+};
+
+/// Crashes within recovery are followed so deep.
+const DEPTH: usize = 3;
+/// Bytes of the disk that the model of a full one has; nothing fills it but faults.
+const START: i64 = 1_700_000_000_000;
+
+/// What every crash point sees: the model as it is at that moment.
+type Shared = Arc<Mutex<Model>>;
+
+/// One moment at which the machine stopped, and what must hold after it.
+struct Point {
+    crash: Crash,
+    model: Model,
+    now: StoreTimestamp,
+}
+
+/// One run of a workload.
+pub(super) struct Run<'r> {
+    setup: &'r Setup,
+    budget: Budget,
+    clock: Arc<ManualClock>,
+    disk: SimDisk,
+    model: Shared,
+    /// Crash points of the step that is being made.
+    points: Arc<Mutex<Vec<Point>>>,
+    /// The open store; none between two lives.
+    open: Option<(Store, Steps)>,
+    rng: Rng,
+    /// A log sync failed in this life: nothing may be acknowledged any more.
+    poisoned: bool,
+    pub(super) tally: Tally,
+    /// Calls that failed on purpose, by kind.
+    pub(super) failed: BTreeMap<Call, u64>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'r> Run<'r> {
+    pub(super) fn new(setup: &'r Setup, seed: u64, budget: Budget) -> Self {
+        let clock = Arc::new(ManualClock::new(StoreTimestamp(START)));
+        let disk = SimDisk::new(Arc::clone(&clock) as Arc<dyn Clock>);
+        let mut run = Self {
+            setup,
+            budget,
+            clock,
+            disk,
+            model: Arc::new(Mutex::new(Model::new(setup.queue_count()))),
+            points: Arc::default(),
+            open: None,
+            rng: Rng::of(seed, 3),
+            poisoned: false,
+            tally: Tally::default(),
+            failed: BTreeMap::new(),
+        };
+        run.take_disk(run.disk.clone());
+        run
+    }
+
+    fn take_disk(&mut self, disk: SimDisk) {
+        if self.setup.copy_on_write {
+            disk.set_copy_on_write();
+        }
+        self.disk = disk;
+        self.watch();
+    }
+
+    fn watch(&self) {
+        let (model, points, clock) =
+            (Arc::clone(&self.model), Arc::clone(&self.points), Arc::clone(&self.clock));
+        self.disk.watch(self.setup.write_stride, move |moment| {
+            let model = locked(&model).clone();
+            locked(&points).push(Point { crash: moment.crash(), model, now: clock.now() });
+        });
+    }
+
+    /// Makes all steps, and checks the images of each. The first violation ends the run.
+    pub(super) fn all(&mut self, steps: &[Step]) -> Result<(), (usize, Violation)> {
+        self.start().map_err(|violation| (0, violation))?;
+        for (number, step) in steps.iter().enumerate() {
+            self.one(step).map_err(|violation| (number, violation))?;
+            if self.budget.images > 0 && self.tally.images >= self.budget.images {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, step: &Step) -> Result<(), Violation> {
+        let made = catch_unwind(AssertUnwindSafe(|| self.make(step)));
+        made.unwrap_or_else(|panic| Err(broken(7, format!("{step} panics: {}", panic_text(&*panic)))))?;
+        self.learn();
+        self.disk.point();
+        let points = std::mem::take(&mut *locked(&self.points));
+        for point in points {
+            self.images(&point)?;
+        }
+        match self.disk.strays().first() {
+            Some(stray) => Err(broken(7, format!("a store past the seam: {stray}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens the store on the disk as it is.
+    fn start(&mut self) -> Result<(), Violation> {
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let failed = self.disk.failed_calls();
+        self.poisoned = false;
+        self.open = Some(match check::open(&self.disk, self.setup, &clock) {
+            // An open that fails on a failing disk loses nothing: the next one succeeds.
+            Err(Violation { invariant: 7, .. }) if self.disk.failed_calls() > failed => {
+                self.disk.heal();
+                check::open(&self.disk, self.setup, &clock)?
+            }
+            other => other?,
+        });
+        Ok(())
+    }
+
+    /// Takes note of what the store says of itself.
+    fn learn(&self) {
+        let Some((store, _)) = &self.open else { return };
+        let status = store.status();
+        let mut model = locked(&self.model);
+        model.durable_to(status.durable_offset);
+        model.low = status.min_offset.max(PhysicalOffset::ZERO);
+        model.high = model.low;
+    }
+
+    fn make(&mut self, step: &Step) -> Result<(), Violation> {
+        match step {
+            Step::Put { orders, wait } => return self.put(orders, *wait),
+            Step::Clock(ms) => self.move_clock(*ms),
+            Step::Break(fault) => self.disk.fail(*fault),
+            Step::Crash(seed) => return self.power_cut(*seed),
+            Step::Kill => return self.kill(),
+            Step::Close => return self.close(),
+            Step::Consume => self.consume(),
+            _ => {}
+        }
+        let Some((store, steps)) = &mut self.open else { return Ok(()) };
+        let outcome = match step {
+            Step::Sync => store.sync().map(|()| {
+                let mut model = locked(&self.model);
+                model.durable = model.log.len();
+            }),
+            Step::Flush => steps.flush(),
+            Step::Reput => steps.reput().map(drop),
+            Step::Upkeep => steps.upkeep(),
+            Step::Prepare => steps.prepare(),
+            Step::Retention => {
+                store.delete_expired();
+                self.clock.advance(Duration::from_secs(7_200));
+                locked(&self.model).high = PhysicalOffset(i64::MAX);
+                steps.retention().map(drop)
+            }
+            _ => Ok(()),
+        };
+        self.judge(outcome.err())
+    }
+
+    /// An error is allowed when something was broken on purpose.
+    fn judge(&mut self, error: Option<Error>) -> Result<(), Violation> {
+        let Some(error) = error else { return Ok(()) };
+        self.poisoned |= matches!(error, Error::Poisoned { .. });
+        if self.disk.failed_calls() > 0 {
+            return Ok(());
+        }
+        Err(broken(7, format!("an error, and nothing is broken: {error}")))
+    }
+
+    fn move_clock(&self, ms: i64) {
+        match u64::try_from(ms) {
+            Ok(ms) => self.clock.advance(Duration::from_millis(ms)),
+            Err(_) => self.clock.set(StoreTimestamp(self.clock.now().0 + ms)),
+        }
+    }
+
+    fn consume(&self) {
+        let Some((store, _)) = &self.open else { return };
+        let mut model = locked(&self.model);
+        for n in 0..self.setup.queue_count() {
+            let (topic, id) = self.setup.queue(n);
+            let max = store.find_queue(&topic, id).map_or(0, |queue| store.max_offset(queue).0);
+            if let Some(seen) = model.seen.get_mut(n).filter(|_| self.setup.sync) {
+                *seen = max;
+            }
+        }
+    }
+
+    fn put(&mut self, orders: &[Order], wait: bool) -> Result<(), Violation> {
+        let Some((store, _)) = &self.open else { return Ok(()) };
+        let from = locked(&self.model).log.len();
+        let mut puts = Vec::with_capacity(orders.len());
+        for order in orders {
+            puts.push(self.message(order));
+        }
+        let mut messages = Vec::with_capacity(puts.len());
+        for put in &puts {
+            let (topic, id) = self.setup.queue(put.queue);
+            let queue = store.queue(&topic, id).map_err(|error| broken(7, error.to_string()))?;
+            messages.push(Message::new(queue, &put.body).properties_raw(put.properties.clone()));
+            locked(&self.model).begin(put.clone());
+        }
+        let done = match messages.as_slice() {
+            [one] => store.put(one).map(|put| vec![put]),
+            many => store.put_batch(many),
+        };
+        let appended = match done {
+            Ok(appended) => appended,
+            Err(error) => {
+                locked(&self.model).refuse(orders.len());
+                // A batch longer than a segment is no fault of anybody's.
+                let fits = !matches!(error, Error::RecordTooLarge { .. });
+                return if fits { self.judge(Some(error)) } else { Ok(()) };
+            }
+        };
+        for (n, put) in appended.iter().enumerate() {
+            let (at, time) = (put.physical_offset(), put.store_timestamp());
+            locked(&self.model).place(from + n, at, put.size(), time);
+        }
+        if self.poisoned {
+            return Err(broken(9, "a put was taken after a failed sync"));
+        }
+        if !wait || !self.setup.sync {
+            return Ok(());
+        }
+        let mut outcome = Ok(PutStatus::Ok);
+        for put in appended {
+            outcome = outcome.and(put.wait());
+        }
+        match outcome {
+            Ok(PutStatus::Ok) => {
+                let mut model = locked(&self.model);
+                model.durable = model.log.len();
+                Ok(())
+            }
+            Ok(other) => Err(broken(7, format!("a put that waits comes to {other:?}"))),
+            Err(error) => self.judge(Some(error)),
+        }
+    }
+
+    fn message(&self, order: &Order) -> Put {
+        let id = locked(&self.model).new_id();
+        let mut body = id.to_be_bytes().to_vec();
+        body.extend((0..order.body as u64).map(|i| u8::try_from((id * 31 + i * 7) % 251).unwrap_or(0)));
+        let mut properties = PropertiesBuf::default();
+        let mut keys = Vec::new();
+        // A key of its own, one that few share, one that many do.
+        let names = [format!("k{id}"), format!("few{}", id % 5), "all".to_owned()];
+        let own = &names[..order.keys.min(names.len())];
+        if !own.is_empty() {
+            let _ = properties.push("KEYS", &own.join(" "));
+            keys.extend(own.iter().map(|key| (key.clone(), false)));
+        }
+        if order.tagged {
+            let tag = format!("tag{}", id % 3);
+            let _ = properties.push("TAGS", &tag);
+            keys.push((tag, true));
+        }
+        if order.property > 0 {
+            let text: String =
+                (0..order.property).map(|i| char::from(b'a' + u8::try_from(i % 26).unwrap_or(0))).collect();
+            let _ = properties.push("text", &text);
+        }
+        let properties = properties.into_bytes();
+        let (queue, queue_offset, place, end) = (order.queue, 0, None, PhysicalOffset::ZERO);
+        Put { id, queue, queue_offset, body, properties, keys, place, end }
+    }
+
+    /// A clean stop and a new start.
+    fn close(&mut self) -> Result<(), Violation> {
+        let Some((store, steps)) = self.open.take() else { return Ok(()) };
+        let closed = steps.close(&store);
+        drop(store);
+        if self.disk.failed_calls() > 0 {
+            self.judge(closed.err())?;
+            return self.power_cut(0);
+        }
+        self.judge(closed.err())?;
+        {
+            let mut model = locked(&self.model);
+            model.durable = model.log.len();
+        }
+        self.start()?;
+        let report = self.open.as_ref().map(|(store, _)| store.recovery_report().clone());
+        match report {
+            Some(report) if report.aborted || !report.is_clean() => {
+                Err(broken(7, format!("a store that was closed needs mending: {report}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The process dies; what the system holds of files is all there.
+    fn kill(&mut self) -> Result<(), Violation> {
+        if self.disk.failed_calls() > 0 {
+            // After a failed sync the system shows bytes that no disk has; only a power cut clears its memory.
+            return self.power_cut(0);
+        }
+        self.disk.unwatch();
+        let survives = self.open.as_ref().map(|(store, _)| store.status().max_offset);
+        self.open = None;
+        let mut model = locked(&self.model).clone();
+        // What was written survives this, durable or not.
+        model.durable_to(survives.unwrap_or_default());
+        self.settle(&model)
+    }
+
+    /// The power goes.
+    fn power_cut(&mut self, seed: u64) -> Result<(), Violation> {
+        self.disk.unwatch();
+        let mut rng = Rng::new(seed);
+        let crash = self.disk.crash();
+        self.note_failures();
+        self.open = None;
+        let outcomes = if rng.one_in(2) { crash.adversarial() } else { crash.seeded(2, rng.next()) };
+        let outcome = rng.pick(&outcomes);
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        if let Some(outcome) = outcome {
+            self.disk = crash.disk(outcome, clock);
+            if self.setup.copy_on_write {
+                self.disk.set_copy_on_write();
+            }
+        }
+        let model = locked(&self.model).clone();
+        self.settle(&model).map_err(|violation| with(violation, outcome))
+    }
+
+    /// Checks the disk as it is, takes over what is there, and goes on with it.
+    fn settle(&mut self, model: &Model) -> Result<(), Violation> {
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        if self.disk.failed_calls() > 0 {
+            // Recovery on a disk that still fails may fail, and loses nothing.
+            drop(check::open(&self.disk, self.setup, &clock));
+            self.disk.heal();
+        }
+        let checked = check::check(&self.disk, &clock, self.setup, model, true)?;
+        self.tally.images += 1;
+        let mut model = locked(&self.model);
+        model.cut(checked.count);
+        let from = model.log.len() - checked.places.len();
+        for (n, (at, size, time)) in checked.places.iter().enumerate() {
+            model.place(from + n, *at, *size, *time);
+        }
+        (model.low, model.high) = (checked.first, checked.first);
+        drop(model);
+        self.watch();
+        self.start()
+    }
+
+    /// Checks what a crash at one point may leave.
+    fn images(&mut self, point: &Point) -> Result<(), Violation> {
+        self.tally.points += 1;
+        let seed = self.rng.next();
+        let all = self.rng.one_in(self.budget.exhaustive_one_in).then(|| {
+            let mut all = point.crash.exhaustive(self.budget.exhaustive_pages)?;
+            // Old or new is not all there is: torn pages, and versions in between.
+            all.extend(point.crash.seeded(8, seed));
+            Some(all)
+        });
+        let outcomes = all.flatten().unwrap_or_else(|| self.few(&point.crash, seed));
+        for outcome in outcomes {
+            self.image(&point.crash, outcome, point, 1)
+                .map_err(|violation| with(violation, Some(outcome)))?;
+        }
+        Ok(())
+    }
+
+    /// Some of what a crash may leave. Where nothing is unsynced there is one image.
+    fn few(&mut self, crash: &Crash, seed: u64) -> Vec<Outcome> {
+        let mut choices = crash.adversarial();
+        if choices.len() > 1 {
+            choices.extend(crash.seeded(choices.len(), seed));
+        }
+        let mut few = Vec::with_capacity(self.budget.per_point);
+        while few.len() < self.budget.per_point && !choices.is_empty() {
+            few.push(choices.swap_remove(self.rng.below(choices.len())));
+        }
+        few
+    }
+
+    fn image(
+        &mut self,
+        crash: &Crash,
+        outcome: Outcome,
+        point: &Point,
+        depth: usize,
+    ) -> Result<(), Violation> {
+        if self.tally.images >= self.budget.images {
+            return Ok(());
+        }
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(point.now));
+        let disk = crash.disk(outcome, Arc::clone(&clock));
+        if self.setup.copy_on_write {
+            disk.set_copy_on_write();
+        }
+        self.tally.images += 1;
+        *self.tally.depths.entry(depth).or_default() += 1;
+        let deeper = depth < DEPTH && self.rng.one_in(if depth == 1 { 12 } else { 3 });
+        let again = depth > 1 || self.rng.one_in(3);
+        if !deeper {
+            return check::check(&disk, &clock, self.setup, &point.model, again).map(drop);
+        }
+        let within: Arc<Mutex<Vec<Crash>>> = Arc::default();
+        let kept = Arc::clone(&within);
+        disk.watch(1, move |moment| locked(&kept).push(moment.crash()));
+        // What the first open comes to is checked by another image; here it is killed on its way.
+        drop(check::open(&disk, self.setup, &clock)?);
+        disk.unwatch();
+        let within = std::mem::take(&mut *locked(&within));
+        for _ in 0..4.min(within.len()) {
+            let Some(crash) = within.get(self.rng.below(within.len())) else { continue };
+            let outcomes =
+                if self.rng.one_in(2) { crash.adversarial() } else { crash.seeded(2, self.rng.next()) };
+            if let Some(outcome) = self.rng.pick(&outcomes) {
+                self.image(crash, outcome, point, depth + 1).map_err(|violation| Violation {
+                    what: format!("{} (crash {} within recovery: {outcome})", violation.what, depth + 1),
+                    ..violation
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Run<'_> {
+    /// Calls that the disk has taken.
+    pub(super) fn calls(&self) -> BTreeMap<Call, u64> {
+        self.disk.calls()
+    }
+
+    /// Breaks calls from the first open on.
+    pub(super) fn broken(&self, fault: Fault) {
+        self.disk.fail(fault);
+    }
+
+    /// Takes note of failures before a disk is left.
+    fn note_failures(&mut self) {
+        for (call, count) in self.disk.failures() {
+            *self.failed.entry(call).or_default() += count;
+        }
+    }
+}
+
+fn with(violation: Violation, outcome: Option<Outcome>) -> Violation {
+    match outcome {
+        Some(outcome) => Violation { what: format!("{} ({outcome})", violation.what), ..violation },
+        None => violation,
+    }
+}

@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Plants known mistakes in a copy of the sources and counts how many crash images it takes to catch each.
+
+    tests/planted/plant.py [--seeds N] [--jobs N] [NUMBER...]
+
+All mistakes go into one build, each behind a number that the environment variable PLANT chooses; the tree itself is
+not touched. Prints one line of the README's table for each. Exit code 1 when one is not caught, or when a place in the
+sources has changed so that a mistake can no longer be planted.
+"""
+import argparse, os, re, shutil, subprocess, sys, tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+P = "crate::planted"
+# Number, what is wrong, file, the right text, the text that is wrong when PLANT is the number.
+PLANTS = [
+    (1, "recovery does not zero what it cuts", "commit_log/load.rs", "for page in dirty {",
+     f"for page in dirty.into_iter().filter(|_| !{P}(1)) {{"),
+    (2, "recovery does not sync what it accepts", "commit_log/load.rs", "self.sync(&kept)?;",
+     f"if !{P}(2) {{ self.sync(&kept)?; }}"),
+    (3, "acknowledged before the sync", "commit_log/flush.rs", "for segment in self.segments.between(durable, target) {",
+     f"for segment in self.segments.between(durable, target).into_iter().filter(|_| !{P}(3)).skip(if {P}(4) {{ 1 }} else {{ 0 }}) {{"),
+    (4, "of several segments the first is not synced after a roll", None, None, None),
+    (5, "the name of a new segment is not synced", "segment/allocator.rs",
+     ".and_then(|()| self.vfs.sync_dir(&self.dir).map_err(Error::io(\"sync\", &self.dir)));",
+     f".and_then(|()| if {P}(5) {{ Ok(()) }} else {{ self.vfs.sync_dir(&self.dir).map_err(Error::io(\"sync\", &self.dir)) }});"),
+    (6, "the length of a new segment is not synced", "segment/allocator.rs", ".sync(0..backing.len())",
+     f".sync(0..if {P}(6) {{ 0 }} else {{ backing.len() }})"),
+    (7, "what is cut is not kept aside", "commit_log/load.rs", "self.keep_aside(end, &*clock)?;",
+     f"if !{P}(7) {{ self.keep_aside(end, &*clock)?; }}"),
+    (8, "what is cut is kept one byte short", "commit_log/quarantine.rs", "let len = len_without_zeros(cut);",
+     f"let len = len_without_zeros(cut).saturating_sub(usize::from({P}(8)));"),
+    (9, "the checkpoint runs ahead of the log", "store/background.rs", "let durable = self.log.durable_offset();",
+     f"let durable = if {P}(9) {{ self.log.max_offset() }} else {{ self.log.durable_offset() }};"),
+    (10, "the blank at a roll is one byte short", "commit_log/appender.rs", "encode_blank(self.left)",
+     f"encode_blank(self.left - usize::from({P}(10)))"),
+    (11, "queues follow the log before it is durable in synchronous mode", "commit_log/mod.rs",
+     "if self.sync_flush { self.durable_offset() }", f"if self.sync_flush && !{P}(11) {{ self.durable_offset() }}"),
+    (12, "queue entries that say something else are let be", "recovery/queues.rs",
+     "if !unit.as_ref().is_some_and(|unit| says(unit, entry)) {",
+     f"if !{P}(12) && !unit.as_ref().is_some_and(|unit| says(unit, entry)) {{"),
+    (13, "entries behind a queue's last record are not dropped", "recovery/mod.rs",
+     "queues.finish(&report.damage, &|queue, unit| self.leads(end, queue, unit))?;",
+     f"queues.finish(&report.damage, &|queue, unit| {P}(13) || self.leads(end, queue, unit))?;"),
+    (14, "index entries behind the end of the log stay", "recovery/keys.rs", "self.index.truncate_from(end)?;",
+     f"if !{P}(14) {{ self.index.truncate_from(end)?; }}"),
+    (15, "index files are believed unseen", "recovery/keys.rs", "if index.check(number) != Soundness::Sound {",
+     f"if !{P}(15) && index.check(number) != Soundness::Sound {{"),
+    (16, "no abort file is written", "store/open.rs",
+     "vfs.replace(&abort, std::process::id().to_string().as_bytes()).map_err(Error::io(\"write\", &abort))?;",
+     f"if !{P}(16) {{ vfs.replace(&abort, std::process::id().to_string().as_bytes()).map_err(Error::io(\"write\", &abort))?; }}"),
+    (17, "holes are taken for damage", "recovery/hole.rs", "match self.kind(range) {",
+     f"match if {P}(17) {{ Missing::Damaged }} else {{ self.kind(range) }} {{"),
+    (18, "a record with a lost sector is accepted", "recovery/scan.rs", "if self.checks.unsynced_from.is_some_and(",
+     f"if !{P}(18) && self.checks.unsynced_from.is_some_and("),
+    (19, "retention deletes what is not dispatched", "retention.rs", "|| end > dispatched {",
+     f"|| (end > dispatched && !{P}(19)) {{"),
+    (20, "retention does not wait for the queues", "retention.rs", "self.keep_numbers()?;",
+     f"if !{P}(20) {{ self.keep_numbers()?; }}"),
+    (21, "segments are removed together and synced once", "commit_log/load.rs",
+     "// One by one: of two removals a power cut may keep the second alone, and leave a gap.\n            self.sync_dir(&self.dir)?;",
+     f"if !{P}(21) {{ self.sync_dir(&self.dir)?; }}"),
+    (22, "later index files stay when one is cut", "index/set.rs", "self.drop_from(&mut state, number + 1)?;\n            if let",
+     f"if !{P}(22) {{ self.drop_from(&mut state, number + 1)?; }}\n            if let"),
+    (23, "of a queue with a gap the older part is believed", "consume_queue/files.rs", "if base != run.written {",
+     f"if {P}(23) && base != run.written && !run.files.is_empty() {{ run.strays.push(path); continue; }}\n            if base != run.written {{"),
+    (24, "a failed sync is tried again", "commit_log/flush.rs",
+     "return Err(self.poison(&Error::Io { action: \"sync\", path, source }));",
+     f"if {P}(24) {{ continue; }}\n                    return Err(self.poison(&Error::Io {{ action: \"sync\", path, source }}));"),
+    (25, "a clean stop does not sync the log", "store/open.rs", "let synced = self.log.sync_to(end);",
+     f"let synced = if {P}(25) {{ Ok(()) }} else {{ self.log.sync_to(end) }};"),
+    (26, "bodies are not held against their checksums", "recovery/scan.rs", "if self.checks.body_crc && !whole {",
+     f"if !{P}(26) && self.checks.body_crc && !whole {{"),
+    (27, "the end of the log is kept one byte long", "recovery/mod.rs", "let end = report.end;\n    let",
+     f"let end = report.end.plus(usize::from({P}(27) && report.torn.is_some()));\n    let"),
+    (28, "queue files are not synced", "consume_queue/table.rs", "Ok(table) => table.backing().sync(0..table.len())",
+     f"Ok(table) => table.backing().sync(0..if {P}(28) {{ 0 }} else {{ table.len() }})"),
+    (29, "the first number after recovery is one too high", "store/registry.rs", "let first = queue.max_offset();",
+     f"let first = queue.max_offset().plus(i64::from({P}(29) && queue.max_offset().0 > 0));"),
+    (30, "the minimum of a queue does not follow the log", "recovery/mod.rs", "queue.correct_min_offset(log.min_offset())?;",
+     f"if !{P}(30) {{ queue.correct_min_offset(log.min_offset())?; }}"),
+]
+SWITCH = """
+#[doc(hidden)]
+pub(crate) fn planted(number: u32) -> bool {
+    static CHOSEN: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *CHOSEN.get_or_init(|| std::env::var("PLANT").ok().and_then(|n| n.parse().ok()).unwrap_or(0)) == number
+}
+"""
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    options.add_argument("--seeds", type=int, default=400, help="seeds to try at most")
+    options.add_argument("--jobs", type=int, default=2)
+    options.add_argument("numbers", type=int, nargs="*")
+    options = options.parse_args()
+    tree = Path(tempfile.mkdtemp(prefix="reput-planted."))
+    try:
+        for name in ["src", "examples", "benches", "tests", "Cargo.toml", "Cargo.lock", "README.md"]:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("golden"))
+            else:
+                shutil.copy(source, tree / name)
+        missing = []
+        for number, what, file, right, wrong in PLANTS:
+            if file is None:
+                continue
+            path = tree / "src" / file
+            text = path.read_text()
+            if text.count(right) != 1:
+                missing.append(f"{number} ({what}): {text.count(right)} places in {file}")
+            path.write_text(text.replace(right, wrong))
+        if missing:
+            sys.exit("cannot be planted:\n  " + "\n  ".join(missing))
+        lib = tree / "src/lib.rs"
+        lib.write_text(lib.read_text() + SWITCH)
+        target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target")) + "/planted"
+        subprocess.run(["cargo", "build", "--release", "--no-default-features", "--features", "sim", "--example", "crash_lab"],
+                       cwd=tree, env={**os.environ, "CARGO_TARGET_DIR": target}, check=True)
+        lab = Path(target) / "release/examples/crash_lab"
+        missed = 0
+        for number, what, *_ in PLANTS:
+            if options.numbers and number not in options.numbers:
+                continue
+            command = [lab, "--quiet", "--images", "100000000", "--seeds", str(options.seeds), "--jobs", str(options.jobs)]
+            done = subprocess.run(command, env={**os.environ, "PLANT": str(number)}, capture_output=True, text=True)
+            out = done.stdout
+            ran = re.search(r"^ran (\d+) images .*?, (\d+) workloads", out, re.M)
+            found = re.search(r"^seed (\d+) after (\d+) images: invariant (\d+): (.*)", out, re.M)
+            if done.returncode == 1 and found:
+                images = int(ran[1]) + int(found[2])
+                print(f"| {number} | {what} | {found[1]} | {images} | I{found[3]}: {found[4][:90]} |", flush=True)
+            else:
+                missed += 1
+                print(f"| {number} | {what} | not within {options.seeds} | {ran[1] if ran else '?'} | |", flush=True)
+        sys.exit(1 if missed else 0)
+    finally:
+        shutil.rmtree(tree, ignore_errors=True)
+
+
+main()
