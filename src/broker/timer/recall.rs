@@ -40,14 +40,14 @@ pub(super) fn delete_key(topic: &str, unique_key: &str) -> String {
     format!("{topic}+{unique_key}")
 }
 
-struct Handle {
+struct Recalled {
     topic: String,
     broker_name: String,
     out_ms: i64,
     unique_key: String,
 }
 
-impl Handle {
+impl Recalled {
     fn read(text: &str) -> Option<Self> {
         let bytes = URL_SAFE.decode(text).ok()?;
         let words = String::from_utf8(bytes).ok()?;
@@ -125,7 +125,7 @@ fn too_late() -> Refusal {
 }
 
 /// The checks that a recall must pass, and what it names.
-fn check(broker: &Broker, cmd: &Command) -> Result<Handle, Refusal> {
+fn check(broker: &Broker, cmd: &Command) -> Result<Recalled, Refusal> {
     let forbidden = |code, remark: &str| Err(Refusal::new(code, remark));
     if !broker.config.recall_messages {
         return forbidden(
@@ -141,7 +141,7 @@ fn check(broker: &Broker, cmd: &Command) -> Result<Handle, Refusal> {
         let remark = format!("there is no topic {}", names::shorten(topic));
         return Err(Refusal::new(response::TOPIC_NOT_EXIST, remark));
     }
-    let Some(handle) = Handle::read(cmd.fields.text("recallHandle")?) else {
+    let Some(handle) = Recalled::read(cmd.fields.text("recallHandle")?) else {
         return forbidden(response::ILLEGAL_OPERATION, "this is no recall handle");
     };
     if handle.topic != topic {
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_handle_reads_back_and_another_text_is_none() {
         let text = handle("T", "broker-a", 1_795_242_725_001, "C0A8");
-        let read = Handle::read(&text).unwrap();
+        let read = Recalled::read(&text).unwrap();
         assert_eq!((read.topic.as_str(), read.broker_name.as_str()), ("T", "broker-a"));
         assert_eq!((read.out_ms, read.unique_key.as_str()), (1_795_242_725_001, "C0A8"));
         let broken = [
@@ -175,13 +175,13 @@ mod tests {
             &URL_SAFE.encode("v1 T b 1"),
             &URL_SAFE.encode([0xFF]),
         ];
-        assert!(broken.into_iter().all(|text| Handle::read(text).is_none()));
+        assert!(broken.into_iter().all(|text| Recalled::read(text).is_none()));
     }
 
     #[test]
     fn a_handle_that_java_made_is_read() {
         let java = "djEgSVRfcmVjYWxsX3BmZmhnIGJyb2tlci1hIDE3OTUyNDI3MjUwMDEgQzAwMDAyMDIyRDYyNEUwRTJGMkE2ODY2MTEwRDAwMEM=";
-        let read = Handle::read(java).unwrap();
+        let read = Recalled::read(java).unwrap();
         assert_eq!((read.topic.as_str(), read.out_ms), ("IT_recall_pffhg", 1_795_242_725_001));
         assert_eq!(handle(&read.topic, &read.broker_name, read.out_ms, &read.unique_key), java);
     }
