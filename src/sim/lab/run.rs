@@ -315,7 +315,7 @@ impl<'r> Run<'r> {
         self.start()?;
         let report = self.open.as_ref().map(|(store, _)| store.recovery_report().clone());
         match report {
-            Some(report) if report.aborted || !report.is_clean() => {
+            Some(report) if self.disk.failed_calls() == 0 && (report.aborted || !report.is_clean()) => {
                 Err(broken(7, format!("a store that was closed needs mending: {report}")))
             }
             _ => Ok(()),
