@@ -192,7 +192,8 @@ impl<'r> Run<'r> {
     /// An error is allowed when something was broken on purpose.
     fn judge(&mut self, error: Option<Error>) -> Result<(), Violation> {
         let Some(error) = error else { return Ok(()) };
-        self.poisoned |= matches!(error, Error::Poisoned { .. });
+        // A queue file that cannot be synced is not the log: its entries stand there again.
+        self.poisoned |= self.open.as_ref().is_some_and(|(store, _)| store.status().poisoned.is_some());
         if self.disk.failed_calls() > 0 {
             return Ok(());
         }
