@@ -444,6 +444,9 @@ impl SlotTable {
     /// When they reach outside or `at` is not a multiple of four.
     #[inline]
     pub fn put_words<const N: usize>(&self, at: usize, words: [u32; N]) {
+        if cfg!(debug_assertions) {
+            self.backing.announce(at..at.saturating_add(4 * N));
+        }
         self.check(at, 4 * N);
         assert!(at.is_multiple_of(4), "{at} is not a word's place");
         for (i, word) in words.into_iter().enumerate() {

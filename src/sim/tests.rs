@@ -480,7 +480,8 @@ fn small_workloads_break_nothing() {
 /// Every call that a few workloads make fails once, and from then on for ever. Kinds that they never make fail nowhere.
 #[test]
 fn no_failing_call_costs_what_was_promised() {
-    let lab = Lab::new(Budget { images: 6, per_point: 1, ..Budget::default() });
+    // The last step of each run is a power cut, whose image is checked.
+    let lab = Lab::new(Budget { images: 0, ..Budget::default() });
     let mut kinds = std::collections::BTreeMap::new();
     for seed in [3, 6, 11] {
         match lab.errors(seed, &[Failure::Device]) {

@@ -192,7 +192,8 @@ impl<'r> Run<'r> {
     /// An error is allowed when something was broken on purpose.
     fn judge(&mut self, error: Option<Error>) -> Result<(), Violation> {
         let Some(error) = error else { return Ok(()) };
-        self.poisoned |= matches!(error, Error::Poisoned { .. });
+        // A queue file that cannot be synced is not the log: its entries stand there again.
+        self.poisoned |= self.open.as_ref().is_some_and(|(store, _)| store.status().poisoned.is_some());
         if self.disk.failed_calls() > 0 {
             return Ok(());
         }
@@ -315,7 +316,7 @@ impl<'r> Run<'r> {
         self.start()?;
         let report = self.open.as_ref().map(|(store, _)| store.recovery_report().clone());
         match report {
-            Some(report) if report.aborted || !report.is_clean() => {
+            Some(report) if self.disk.failed_calls() == 0 && (report.aborted || !report.is_clean()) => {
                 Err(broken(7, format!("a store that was closed needs mending: {report}")))
             }
             _ => Ok(()),
