@@ -112,7 +112,7 @@ fn read(
 ) -> Result<Sample, Failure> {
     let (start, mut messages, mut at, mut buffer) = (Instant::now(), 0, from, Vec::new());
     let mut times = latencies();
-    while start.elapsed() < lab.time {
+    while start.elapsed() < lab.time || times.is_empty() {
         let began = Instant::now();
         let result = store.fetch_raw(&GetRequest::new(queue, at))?;
         buffer.clear();

@@ -52,7 +52,7 @@ pub fn sync(records: usize, len: usize) -> Work {
         file.sync(0..piece.len())?;
         let (start, cpu) = (Instant::now(), process_cpu_time());
         let (mut at, mut times, mut syncs) = (piece.len(), latencies(), 0_u64);
-        while start.elapsed() < lab.time && at + piece.len() <= file.len() {
+        while (start.elapsed() < lab.time || syncs == 0) && at + piece.len() <= file.len() {
             let began = Instant::now();
             file.write(at, &piece)?;
             file.sync(at..at + piece.len())?;

@@ -78,7 +78,8 @@ fn encode(body: &[u8], properties: &[u8], at: QueueOffset, into: &mut Vec<u8>) -
 /// Calls `turn` for as long as a cell lasts and counts.
 pub fn repeat(lab: &Lab, mut turn: impl FnMut() -> Result<u64, Failure>) -> Result<Sample, Failure> {
     let (start, cpu, mut done) = (Instant::now(), process_cpu_time(), 0);
-    while start.elapsed() < lab.time {
+    // Once at the least: where the machine is busy the time may be over before anything was done.
+    while start.elapsed() < lab.time || done == 0 {
         for _ in 0..TURNS {
             done += turn()?;
         }
@@ -151,7 +152,7 @@ pub fn read() -> Work {
             area = (0..words as u64).collect();
         }
         let (start, mut bytes) = (Instant::now(), 0);
-        while start.elapsed() < lab.time {
+        while start.elapsed() < lab.time || bytes == 0 {
             std::hint::black_box(area.iter().copied().fold(0, u64::wrapping_add));
             bytes += AREA as u64;
             lab.stop.check()?;
@@ -294,7 +295,7 @@ pub fn wake() -> Work {
             }
         });
         let (start, mut times, mut trips) = (Instant::now(), latencies(), 0_u64);
-        while start.elapsed() < lab.time && !lab.stop.asked() {
+        while (start.elapsed() < lab.time || trips == 0) && !lab.stop.asked() {
             // So that the other one sleeps, as a dispatcher with nothing to do.
             std::thread::sleep(Duration::from_micros(200));
             let sent = Instant::now();

@@ -144,7 +144,7 @@ pub fn cold(fixture: &Rc<Fixture>) -> Work {
         let mut pull = Pull::new(&store, queue, Cell { threads: 1, batch: 32, how: How::Copy });
         let (start, mut messages) = (Instant::now(), 0);
         let mut times = super::results::latencies();
-        while start.elapsed() < lab.time * 2 {
+        while start.elapsed() < lab.time * 2 || messages == 0 {
             let began = Instant::now();
             let got = pull.call(began)?;
             if pull.ended {
