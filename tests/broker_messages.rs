@@ -175,7 +175,7 @@ async fn each_refusal_of_a_send_has_rocketmq_s_code() {
         ("too large", send(v2, "T_REFUSE", 0, &big, ""), response::MESSAGE_ILLEGAL),
         ("properties", send(v2, "T_REFUSE", 0, b"b", &long), response::MESSAGE_ILLEGAL),
         ("no body", send(v2, "T_REFUSE", 0, b"", ""), response::MESSAGE_ILLEGAL),
-        ("timer", send(v2, "T_REFUSE", 0, b"b", "TIMER_DELAY_SEC\x015\x02"), response::SYSTEM_ERROR),
+        ("time", send(v2, "T_REFUSE", 0, b"b", "TIMER_DELAY_SEC\x01soon\x02"), response::MESSAGE_ILLEGAL),
         ("inner batch", send(v2, "T_REFUSE", 0, b"b", "INNER_NUM\x012\x02"), response::MESSAGE_ILLEGAL),
         ("number", plain().with_field("e", "x"), response::SYSTEM_ERROR),
         (

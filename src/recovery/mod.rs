@@ -101,7 +101,7 @@ pub(crate) fn recover(
     let mut last_record = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
     if let Some(from) = log.first_offset() {
         let indexed = aborted.then_some(checkpoint.index_timestamp);
-        let durable = aborted.then_some(checkpoint.durable_end);
+        let durable = checkpoint.durable_end.filter(|_| aborted);
         let parts = Parts { config, deleted, log: &log, table: &table, index: &index, indexed, durable };
         last_record = parts.agree(from, &mut report)?;
     } else {
@@ -139,8 +139,9 @@ struct Parts<'a> {
     index: &'a IndexSet,
     /// How far the index was durable at the kill, as the checkpoint says.
     indexed: Option<StoreTimestamp>,
-    /// The end of what was durable at the kill, if the checkpoint knows; `None` after a clean stop, when all was.
-    durable: Option<Option<PhysicalOffset>>,
+    /// The end of what was durable at the kill. `None` after a clean stop, when all was, and where the checkpoint does
+    /// not say it, as RocketMQ's: then nothing is taken for a hole.
+    durable: Option<PhysicalOffset>,
 }
 
 impl Parts<'_> {
@@ -204,7 +205,7 @@ impl Parts<'_> {
             self.config.message_index.then(|| IndexRepair::start(self.index, from, indexed)).transpose()?;
         let mut last = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
         let mut keys = Vec::new();
-        let holes = self.durable.map(|at| Holes::new(self.log.segments().collect(), at, self.deleted));
+        let holes = self.durable.map(|end| Holes::new(self.log.segments().collect(), end));
         report.start = from;
         loop {
             match scan.step(&|header| queues.stale(header)) {
@@ -224,9 +225,7 @@ impl Parts<'_> {
                     report.records += 1;
                     last = (at, header.store_timestamp);
                 }
-                Step::Damage(range)
-                    if holes.as_ref().is_some_and(|holes| holes.ends_log(&range, &scan, &queues)) =>
-                {
+                Step::Damage(range) if holes.as_ref().is_some_and(|holes| holes.ends_log(&range)) => {
                     (report.end, report.torn) = (range.from, Some(range.why));
                     break;
                 }
@@ -252,7 +251,7 @@ impl Parts<'_> {
     }
 
     fn checks(&self) -> Checks {
-        Checks::new(self.config, self.durable.map(Option::unwrap_or_default))
+        Checks::new(self.config, self.durable)
     }
 
     /// Whether an entry leads to a record below `end` that is not of a deleted topic.

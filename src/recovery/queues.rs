@@ -115,14 +115,6 @@ impl<'t> QueueRepair<'t> {
         })
     }
 
-    /// The number that the next record of a queue must have, when that is known.
-    pub(super) fn due(&self, topic: &str, id: QueueId) -> Option<QueueOffset> {
-        match self.number_of(topic, id) {
-            Some(number) => self.seen.get(number)?.next,
-            None => (self.from == PhysicalOffset::ZERO).then_some(QueueOffset::ZERO),
-        }
-    }
-
     /// Takes note of an accepted record, whatever became of it here.
     pub(super) fn seen(&mut self, header: &Header<'_>) {
         self.newest = self.newest.max(header.store_timestamp);

@@ -1,8 +1,8 @@
 //! SQL92 filter expressions, as RocketMQ 5.5 understands them: parsed once, then asked of every message's properties.
 //!
-//! Pure: text in, truth out. [`Expression::parse`] reads tokens ([`lexer`]), checks them and turns them into a short
-//! program for a stack of values ([`parser`]); [`Expression::evaluate`] runs it ([`program`]) with Java's rules for
-//! comparing and reading values ([`value`], [`number`]). Nothing recurses: neither depth nor length of an expression
+//! Pure: text in, truth out. [`Expression::parse`] reads tokens (`lexer`), checks them and turns them into a short
+//! program for a stack of values (`parser`); [`Expression::evaluate`] runs it (`program`) with Java's rules for
+//! comparing and reading values (`value`, `number`). Nothing recurses: neither depth nor length of an expression
 //! can use up a thread's stack, and both are bounded.
 //!
 //! # The language

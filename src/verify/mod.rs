@@ -1,9 +1,9 @@
 //! Whether a store directory is whole, without writing one byte of it.
 //!
 //! Two proofs that do not share their reasoning. First the store's own recovery runs over [`OverlayVfs`] with every
-//! check on: whatever opening would change is something that is not as it should be ([`changes`]). Then what recovery
+//! check on: whatever opening would change is something that is not as it should be (`changes`). Then what recovery
 //! came to is held against the invariants of FORMAT.md by a second walk, which trusts only the bytes of the log
-//! ([`invariants`]): each record has its entry and its keys, each entry and each key has its record.
+//! (`invariants`): each record has its entry and its keys, each entry and each key has its record.
 //!
 //! Each finding is shown as it is made; what is kept of them is bounded.
 
