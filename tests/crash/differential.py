@@ -32,7 +32,8 @@ REASONS = {
                          "the checkpoint names, ours from the first record.",
     "java-misplaced": "An entry of Java's leads to another queue's message, another offset, a wrong length or to none; ours has the "
                       "message that belongs there, or none.",
-    "java-serves-damage": "Java serves a record whose body has not its checksum, or whose end was never written.",
+    "java-serves-damage": "Java serves a record whose body has not its checksum, whose end was never written, or that has "
+                          "zeros among its properties.",
     "java-phantom-end": "Java's queue ends behind its last message: zeros or entries of lost records are counted.",
     "number-of-lost-record": "Ours keeps the numbers of records that were lost to damage; Java gives them out again.",
     "queue-starts-later": "Java's queue begins later than ours, with the same messages behind that.",

@@ -246,9 +246,10 @@ public final class Dump {
                 if (raw.length > 8 && ByteBuffer.wrap(raw).getInt() == raw.length) {
                     message = decode(raw);
                     sha = sha(raw);
-                    // Where the end was never written there are zeros; a list of properties has none.
+                    // What was never written, or was wiped, is zeros; a list of properties has none.
                     ended = message != null
-                        && (message.getProperties() == null || message.getProperties().isEmpty() || raw[raw.length - 1] != 0);
+                        && (message.getProperties() == null || message.getProperties().isEmpty() || raw[raw.length - 1] != 0
+                            && message.getProperties().toString().indexOf('\0') < 0);
                 }
             }
         } catch (RuntimeException e) {
