@@ -15,6 +15,12 @@ pub trait Filter: Send + Sync {
     /// ConsumeQueueExt units.
     fn by_queue_entry(&self, tags_code: TagsCode, ext: Option<&ExtUnit>) -> bool;
 
+    /// The tags codes that pass, when [`Filter::by_queue_entry`] asks for nothing but one of these: entries are then
+    /// looked through without a call for each. `None`, or an empty list, when it has more to say.
+    fn tags_codes(&self) -> Option<&[TagsCode]> {
+        None
+    }
+
     /// Whether [`Filter::by_record`] has a say. Where it has none, records are not read to be filtered.
     fn reads_records(&self) -> bool {
         true
@@ -82,6 +88,10 @@ impl TagFilter {
 impl Filter for TagFilter {
     fn by_queue_entry(&self, tags_code: TagsCode, _ext: Option<&ExtUnit>) -> bool {
         self.codes.is_empty() || self.codes.contains(&tags_code)
+    }
+
+    fn tags_codes(&self) -> Option<&[TagsCode]> {
+        Some(&self.codes)
     }
 
     fn reads_records(&self) -> bool {

@@ -3,7 +3,7 @@
 //! [`Message`] borrows what is to be put; [`StoredMessage`] holds a lease on the bytes in the log, so that reading
 //! copies nothing. Neither knows the store.
 
-use std::{borrow::Cow, net::SocketAddr};
+use std::{borrow::Cow, net::SocketAddr, ops::Range};
 
 use crate::{
     error::{Corruption, Error, Result},
@@ -232,29 +232,40 @@ pub enum GetStatus {
     NoMessageInQueue,
 }
 
-/// The bytes of a message as its queue entry leads to them. Nothing has looked at them since recovery held the entry
-/// against the log, so passing them on touches no memory of theirs.
-#[derive(Clone, Debug)]
+/// A message as its queue entry leads to it: a place in what its [`GetResult`](crate::GetResult) keeps mapped, which
+/// gives its bytes. Nothing has looked at them since recovery held the entry against the log, so passing them on touches
+/// no memory of theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawMessage {
-    lease: Lease,
-    queue_offset: QueueOffset,
+    /// Which of the result's leases.
+    pub(crate) lease: u32,
+    pub(crate) at: usize,
+    pub(crate) len: usize,
+    pub(crate) queue_offset: QueueOffset,
 }
 
 impl RawMessage {
-    pub(crate) const fn new(lease: Lease, queue_offset: QueueOffset) -> Self {
-        Self { lease, queue_offset }
+    /// The record's bytes as they lie in the log, as many as its queue entry says.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
-    /// The record's bytes as they lie in the log.
+    /// Whether it has no bytes, which no record has.
     #[must_use]
-    pub const fn lease(&self) -> &Lease {
-        &self.lease
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// Its number in the queue that it was read from.
     #[must_use]
     pub const fn queue_offset(&self) -> QueueOffset {
         self.queue_offset
+    }
+
+    /// Where it lies in its lease.
+    pub(crate) const fn range(&self) -> Range<usize> {
+        self.at..self.at + self.len
     }
 }
 
@@ -266,18 +277,20 @@ pub struct StoredMessage {
 }
 
 impl StoredMessage {
-    /// Checks that `lease` starts with one whole record that belongs at `at`, and keeps just that.
+    /// Checks that `range` of `lease` starts with one whole record that belongs at `at`, and keeps just that.
     pub(crate) fn new(
         lease: &Lease,
+        range: Range<usize>,
         at: PhysicalOffset,
         queue_offset: Option<QueueOffset>,
     ) -> Result<Self, Corruption> {
-        let record = Record::decode(lease)?;
+        let start = range.start;
+        let record = Record::decode(lease.get(range).unwrap_or_default())?;
         if record.physical_offset != at {
             return Err(Corruption::Misplaced { stated: record.physical_offset, actual: at });
         }
         let (size, own) = (record.total_size, record.queue_offset);
-        Ok(Self { lease: lease.slice(0..size), queue_offset: queue_offset.unwrap_or(own) })
+        Ok(Self { lease: lease.slice(start..start + size), queue_offset: queue_offset.unwrap_or(own) })
     }
 
     /// The record's bytes as they lie in the log.

@@ -103,11 +103,11 @@ fn reader(
         if copy {
             target.clear();
             for message in &result.messages {
-                target.extend_from_slice(message.lease());
+                target.extend_from_slice(result.bytes_of(message));
             }
         }
         got += result.messages.len() as u64;
-        bytes += result.messages.iter().map(|message| message.lease().len() as u64).sum::<u64>();
+        bytes += result.messages.iter().map(|message| message.len() as u64).sum::<u64>();
         let next = result.next_offset;
         let at_end = next <= offset || result.status == GetStatus::OffsetOverflowOne;
         drop(result);

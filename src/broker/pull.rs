@@ -268,11 +268,11 @@ fn pull(broker: &Arc<Broker>, header: &Header<'_>, may_wait: bool, pages: Pages)
         }));
     }
     let mut body = Body::empty();
-    for message in &found.result.messages {
+    for run in found.result.runs() {
         if pages == Pages::Cold {
-            touch(message.lease());
+            touch(&run);
         }
-        body.push(Bytes::from_owner(message.lease().clone()));
+        body.push(Bytes::from_owner(run));
     }
     let reply = Command::response(code, 0)
         .with_remark(status)

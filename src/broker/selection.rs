@@ -69,6 +69,13 @@ impl Filter for Selection {
         }
     }
 
+    fn tags_codes(&self) -> Option<&[TagsCode]> {
+        match self {
+            Self::Tags(tags) => tags.tags_codes(),
+            _ => None,
+        }
+    }
+
     fn reads_records(&self) -> bool {
         match self {
             Self::Tags(tags) => tags.reads_records(),

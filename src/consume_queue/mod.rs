@@ -22,7 +22,6 @@ mod table;
 mod unit;
 
 pub use crate::format::consume_queue::ExtUnit;
-use crate::format::consume_queue::{ENTRY, Entry};
 use crate::types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, TagsCode, TopicName};
 
 pub(crate) use queue::Queue;
@@ -98,13 +97,6 @@ pub struct CqUnit {
 }
 
 impl CqUnit {
-    /// Entry `at` of a simple queue without ext units.
-    #[inline]
-    pub(crate) fn plain(at: QueueOffset, bytes: &[u8; ENTRY]) -> Self {
-        let Entry { offset, size, tags_code } = Entry::decode(bytes);
-        Self { queue_offset: at, offset, size, tags_code, ext: None, batch_num: 1 }
-    }
-
     /// The queue offset behind this entry.
     pub fn next(&self) -> QueueOffset {
         self.queue_offset.plus(i64::from(self.batch_num))

@@ -1,21 +1,19 @@
-//! The way of a get: a queue offset leads to queue entries, those through a filter to leases of the log.
+//! Reading: by queue and offset, by place, by time and by key.
 
-use super::{Inner, Store, registry::Registered};
+use super::{
+    Inner, Store,
+    walk::{Place, Walk},
+};
 use crate::{
     consume_queue::{Boundary, CqUnit},
     error::Result,
     filter::Filter,
-    format::{consume_queue::ENTRY, message::Record, properties},
+    format::{message::Record, properties},
     index::IndexHits,
     message::{GetStatus, Queue, RawMessage, StoredMessage},
     segment::Lease,
     types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp},
 };
-
-/// Queue entries that are taken out of a queue at a time.
-const CHUNK: usize = 128;
-/// With a filter at least this many, since few of them may pass.
-const FILTERED_CHUNK: usize = 64;
 
 /// What to read from a queue.
 #[derive(Clone)]
@@ -75,7 +73,9 @@ pub struct GetResult<M = StoredMessage> {
     pub max_offset: QueueOffset,
     /// The messages, in order; each keeps its part of the log mapped.
     pub messages: Vec<M>,
-    bytes: usize,
+    /// The parts of the log that the read went through, which [`RawMessage`]s lie in.
+    pub(super) leases: Vec<Lease>,
+    pub(super) bytes: usize,
 }
 
 impl<M> IntoIterator for GetResult<M> {
@@ -97,6 +97,52 @@ impl<M> GetResult<M> {
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+impl GetResult<RawMessage> {
+    /// The record's bytes as they lie in the log. For a message of this result; one of another has none here, or other
+    /// bytes.
+    #[must_use]
+    #[inline]
+    pub fn bytes_of(&self, message: &RawMessage) -> &[u8] {
+        let lease = self.leases.get(message.lease as usize);
+        lease.and_then(|lease| lease.get(message.range())).unwrap_or_default()
+    }
+
+    /// [`GetResult::bytes_of`] as bytes that stay mapped for themselves.
+    #[must_use]
+    pub fn lease_of(&self, message: &RawMessage) -> Option<Lease> {
+        Some(self.leases.get(message.lease as usize)?.slice(message.range()))
+    }
+
+    /// The bytes of all messages in their order, those that lie behind one another in the log in one piece: what a broker
+    /// sends.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let config = reput::Config::new(dir.path()).commit_log_file_size(1u64 << 20);
+    /// use reput::{GetRequest, Message, QueueOffset, Store};
+    /// let store = Store::open(config)?;
+    /// let orders = store.queue("orders", 0)?;
+    /// for _ in 0..3 {
+    ///     store.put(&Message::new(orders, b"paid"))?.wait()?;
+    /// }
+    /// # store.wait_dispatched(std::time::Duration::from_secs(60))?;
+    /// let result = store.fetch_raw(&GetRequest::new(orders, QueueOffset::ZERO))?;
+    /// assert_eq!(result.messages.len(), 3);
+    /// assert_eq!(result.runs().map(|piece| piece.len()).collect::<Vec<_>>(), [result.bytes()]);
+    /// # drop(result);
+    /// store.close()?;
+    /// # Ok::<(), reput::Error>(())
+    /// ```
+    pub fn runs(&self) -> impl Iterator<Item = Lease> {
+        self.messages.chunk_by(|one, next| one.lease == next.lease && one.range().end == next.at).filter_map(
+            |run| {
+                let (first, last) = (run.first()?, run.last()?);
+                Some(self.leases.get(first.lease as usize)?.slice(first.at..last.range().end))
+            },
+        )
     }
 }
 
@@ -147,17 +193,21 @@ impl Store {
     /// # Errors
     /// [`crate::Error::Io`] when a queue file cannot be opened.
     pub fn fetch(&self, request: &GetRequest<'_>) -> Result<GetResult> {
-        self.inner.fetch(request, |lease, unit| {
-            StoredMessage::new(&lease, unit.offset, Some(unit.queue_offset)).ok()
+        self.inner.fetch(request, |place, leases| {
+            StoredMessage::new(leases.last()?, place.range(), place.physical, Some(place.queue_offset)).ok()
         })
     }
 
-    /// [`Store::fetch`] without a look at the records: for brokers, which pass the bytes on as they are.
+    /// [`Store::fetch`] without a look at the records: for brokers, which pass the bytes on as they are. The messages lie
+    /// in the result, which keeps their part of the log mapped.
     ///
     /// # Errors
     /// As [`Store::fetch`].
     pub fn fetch_raw(&self, request: &GetRequest<'_>) -> Result<GetResult<RawMessage>> {
-        self.inner.fetch(request, |lease, unit| Some(RawMessage::new(lease, unit.queue_offset)))
+        self.inner.fetch(request, |place, leases| {
+            let Place { at, len, queue_offset, .. } = *place;
+            Some(RawMessage { lease: u32::try_from(leases.len() - 1).ok()?, at, len, queue_offset })
+        })
     }
 
     /// The message at a physical offset; `None` when no whole record starts there.
@@ -292,7 +342,8 @@ impl Inner {
         if self.report.is_damaged(at) {
             return None;
         }
-        StoredMessage::new(&self.log.lease_rest(at)?, at, queue_offset).ok()
+        let rest = self.log.lease_rest(at)?;
+        StoredMessage::new(&rest, 0..rest.len(), at, queue_offset).ok()
     }
 
     fn stored_at(&self, at: PhysicalOffset) -> Option<StoreTimestamp> {
@@ -302,7 +353,7 @@ impl Inner {
     fn fetch<M>(
         &self,
         request: &GetRequest<'_>,
-        make: impl Fn(Lease, &CqUnit) -> Option<M>,
+        make: impl Fn(&Place, &[Lease]) -> Option<M>,
     ) -> Result<GetResult<M>> {
         let Some(entry) = self.registry.get(request.queue).filter(|entry| !entry.is_deleted()) else {
             let (none, status) = (QueueOffset::ZERO, GetStatus::NoMatchedLogicQueue);
@@ -320,111 +371,11 @@ impl Inner {
         } else if offset > max {
             missed(GetStatus::OffsetOverflowBadly, max)
         } else {
-            let mut result = GetResult::without(GetStatus::OffsetFoundNull, offset, min, max);
-            self.walk(entry, request, &mut result, make)?;
+            let found = GetResult::without(GetStatus::OffsetFoundNull, offset, min, max);
+            let result = Walk::new(self, request, found, make).through(&entry.queue)?;
             self.stats.get(result.messages.len(), result.bytes);
             Ok(result)
         }
-    }
-
-    fn walk<M>(
-        &self,
-        entry: &Registered,
-        request: &GetRequest<'_>,
-        result: &mut GetResult<M>,
-        make: impl Fn(Lease, &CqUnit) -> Option<M>,
-    ) -> Result<()> {
-        result.messages.reserve(request.max_messages.min(64));
-        let mut left = if request.max_scan == 0 { request.max_messages.max(800) } else { request.max_scan };
-        let mut reader = LogReader { inner: self, oldest: self.log.min_offset(), lease: None };
-        let mut missed = GetStatus::OffsetFoundNull;
-        let (mut plain, mut units) = ([[0; ENTRY]; CHUNK], Vec::new());
-        while left > 0 && result.messages.len() < request.max_messages {
-            let want =
-                (request.max_messages - result.messages.len()).max(FILTERED_CHUNK).min(left).min(CHUNK);
-            let want = if request.filter.is_none() { want.min(request.max_messages) } else { want };
-            let from = result.next_offset;
-            let mut take = |unit: &CqUnit| {
-                let size = usize::try_from(unit.size).unwrap_or(0);
-                let full = result.messages.len() >= request.max_messages;
-                if full || (!result.messages.is_empty() && result.bytes + size > request.max_bytes) {
-                    return false;
-                }
-                left = left.saturating_sub(1);
-                let selected = reader.select(unit, request.filter);
-                match selected.and_then(|lease| make(lease, unit).ok_or(GetStatus::MessageWasRemoving)) {
-                    Ok(message) => {
-                        result.bytes += size;
-                        result.messages.push(message);
-                    }
-                    Err(status) => missed = status,
-                }
-                result.next_offset = unit.next();
-                true
-            };
-            let go_on = if let Some(count) = entry.queue.read_plain(from, &mut plain[..want])? {
-                let numbered = plain[..count].iter().zip(from.0..);
-                count > 0
-                    && numbered
-                        .map(|(bytes, at)| CqUnit::plain(QueueOffset(at), bytes))
-                        .all(|unit| take(&unit))
-            } else {
-                units.clear();
-                entry.queue.read(from, want, &mut units)? > 0 && units.iter().all(&mut take)
-            };
-            if !go_on {
-                break;
-            }
-        }
-        result.status = if result.messages.is_empty() { missed } else { GetStatus::Found };
-        if result.messages.is_empty() && result.next_offset == request.offset {
-            // Nothing is readable here: go on behind it, or a reader would ask for ever.
-            result.next_offset = request.offset.plus(1).clamp(result.min_offset, result.max_offset);
-        }
-        Ok(())
-    }
-}
-
-/// Leads from queue entries to the log. Entries rise through the log, so one lease serves most of a read.
-struct LogReader<'s> {
-    inner: &'s Inner,
-    oldest: PhysicalOffset,
-    /// The rest of a segment, and where it starts.
-    lease: Option<(PhysicalOffset, Lease)>,
-}
-
-impl LogReader<'_> {
-    #[inline]
-    fn select(&mut self, unit: &CqUnit, filter: Option<&dyn Filter>) -> Result<Lease, GetStatus> {
-        if filter.is_some_and(|filter| !filter.by_queue_entry(unit.tags_code, unit.ext.as_deref())) {
-            return Err(GetStatus::NoMatchedMessage);
-        }
-        if unit.offset < self.oldest || self.inner.report.is_damaged(unit.offset) {
-            return Err(GetStatus::MessageWasRemoving);
-        }
-        // An entry whose length leads beyond its segment stands for a message that is lost.
-        let lease = self.lease(unit).ok_or(GetStatus::MessageWasRemoving)?;
-        if let Some(filter) = filter.filter(|filter| filter.reads_records()) {
-            let record = Record::decode(&lease).map_err(|_| GetStatus::MessageWasRemoving)?;
-            if !filter.by_record(&record) {
-                return Err(GetStatus::NoMatchedMessage);
-            }
-        }
-        Ok(lease)
-    }
-
-    fn lease(&mut self, unit: &CqUnit) -> Option<Lease> {
-        let size = usize::try_from(unit.size).ok()?;
-        let within = |(start, rest): &(PhysicalOffset, Lease)| {
-            let at = usize::try_from(unit.offset.0.checked_sub(start.0)?).ok()?;
-            let end = at.checked_add(size)?;
-            (end <= rest.len()).then(|| rest.slice(at..end))
-        };
-        if let Some(lease) = self.lease.as_ref().and_then(within) {
-            return Some(lease);
-        }
-        self.lease = Some((unit.offset, self.inner.log.lease_rest(unit.offset)?));
-        self.lease.as_ref().and_then(within)
     }
 }
 
@@ -436,6 +387,14 @@ impl<M> GetResult<M> {
         min_offset: QueueOffset,
         max_offset: QueueOffset,
     ) -> Self {
-        Self { status, next_offset, min_offset, max_offset, messages: Vec::new(), bytes: 0 }
+        Self {
+            status,
+            next_offset,
+            min_offset,
+            max_offset,
+            messages: Vec::new(),
+            leases: Vec::new(),
+            bytes: 0,
+        }
     }
 }

@@ -8,6 +8,7 @@ mod get;
 mod open;
 mod put;
 mod registry;
+mod walk;
 
 use std::{
     net::SocketAddr,

@@ -192,9 +192,7 @@ pub(super) fn peek(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> 
             start = found.next_offset.get();
             found = fetch(start)?;
         }
-        for message in &found.messages {
-            body.push(Bytes::from_owner(message.lease().clone()));
-        }
+        found.runs().for_each(|run| body.push(Bytes::from_owner(run)));
         count += found.messages.len();
         Ok(())
     };

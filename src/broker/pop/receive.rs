@@ -432,15 +432,14 @@ impl<'a> Pop<'a, '_> {
             invisible: header.invisible,
             revive_queue: taken.revive_queue,
         };
-        for message in &found.messages {
-            let bytes = Bytes::from_owner(message.lease().clone());
-            taken.body.push(if retry && !self.broker.config.pop_actual_topic {
+        if retry && !self.broker.config.pop_actual_topic {
+            for message in &found.messages {
                 let name = &self.broker.config.name;
                 let text = info.text(place.topic, name, place.queue, message.queue_offset().get());
-                renamed(&bytes, header.topic, &text)?
-            } else {
-                bytes
-            });
+                taken.body.push(renamed(found.bytes_of(message), header.topic, &text)?);
+            }
+        } else {
+            found.runs().for_each(|run| taken.body.push(Bytes::from_owner(run)));
         }
         if header.order {
             let popped =

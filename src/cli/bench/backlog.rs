@@ -116,7 +116,7 @@ fn read(
         let began = Instant::now();
         let result = store.fetch_raw(&GetRequest::new(queue, at))?;
         buffer.clear();
-        result.messages.iter().for_each(|message| buffer.extend_from_slice(message.lease()));
+        result.messages.iter().for_each(|message| buffer.extend_from_slice(result.bytes_of(message)));
         times.saturating_record(nanos(began.elapsed()));
         messages += result.messages.len() as u64;
         at = if result.next_offset >= end || result.next_offset <= at { from } else { result.next_offset };

@@ -115,7 +115,7 @@ impl Caller for Pull {
         if self.cell.how == How::Copy {
             self.buffer.clear();
             for message in &result.messages {
-                self.buffer.extend_from_slice(message.lease());
+                self.buffer.extend_from_slice(result.bytes_of(message));
             }
         }
         let scanned = u64::try_from(result.next_offset.get() - self.at.get()).unwrap_or(0);
