@@ -9,9 +9,9 @@ use std::{
 };
 
 use reput::{
-    Boundary, Config, Error, FlushDiskType, GetRequest, GetStatus, ManualClock, Message, PutStatus, Query,
-    Queue, QueueOffset, Store, StoreTimestamp, SysFlag, TagFilter, format::properties::PropertiesBuf,
-    vfs::OsVfs,
+    Boundary, Config, Error, ExtUnit, Filter, FlushDiskType, GetRequest, GetStatus, ManualClock, Message,
+    PutStatus, Query, Queue, QueueOffset, Store, StoreTimestamp, SysFlag, TagFilter, TagsCode,
+    format::properties::PropertiesBuf, vfs::OsVfs,
 };
 use tempfile::TempDir;
 
@@ -151,6 +151,68 @@ fn limits_of_a_get_hold_and_the_first_message_always_comes() {
     assert_eq!((hits.messages.len(), hits.next_offset.0), (10, 100));
     let scanned = fetch(&GetRequest { max_scan: 15, ..base.filter(&filter) });
     assert_eq!((scanned.messages.len(), scanned.next_offset.0), (2, 15));
+}
+
+/// A tag filter that is asked about each entry, since it does not name its codes.
+struct OneByOne(TagFilter);
+
+impl Filter for OneByOne {
+    fn by_queue_entry(&self, tags_code: TagsCode, ext: Option<&ExtUnit>) -> bool {
+        self.0.by_queue_entry(tags_code, ext)
+    }
+
+    fn reads_records(&self) -> bool {
+        self.0.reads_records()
+    }
+}
+
+/// Entries that a filter's codes rule out are passed over in one go; where a read ends, and with what, must not show it.
+#[test]
+fn a_filter_that_names_its_codes_reads_as_one_that_is_asked_about_each_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(small(&dir)).unwrap();
+    let queue = store.queue("t", 0).unwrap();
+    for n in 0..500_usize {
+        // Runs without a hit, hits side by side, and sizes that decide whether the next one fits.
+        let tag = ["rare", "often"][usize::from(n % 97 > 3 && n % 5 != 0)];
+        let body = vec![b'b'; n * 37 % 900];
+        drop(store.put(&Message::new(queue, &body).tags(if n % 211 > 200 { "none" } else { tag })).unwrap());
+    }
+    settled(&store);
+    let read = |filter: &dyn Filter, offset, max_messages, max_bytes, max_scan| {
+        let request = GetRequest::new(queue, QueueOffset(offset)).filter(filter);
+        let found = store.fetch_raw(&GetRequest { max_messages, max_bytes, max_scan, ..request }).unwrap();
+        let bytes: Vec<u8> = found.messages.iter().flat_map(|m| found.bytes_of(m).to_vec()).collect();
+        let sent: Vec<u8> = found.runs().flat_map(|run| run.to_vec()).collect();
+        assert_eq!(bytes, sent, "the runs are the messages");
+        assert_eq!(bytes.len(), found.bytes());
+        let offsets: Vec<_> = found.messages.iter().map(|m| m.queue_offset()).collect();
+        (found.status, found.next_offset, offsets, bytes)
+    };
+    let mut hits = 0;
+    for expression in ["rare", "often || none", "nobody"] {
+        let (named, asked) = (TagFilter::parse(expression), OneByOne(TagFilter::parse(expression)));
+        for offset in (0..500).step_by(7) {
+            for (max_messages, max_bytes, max_scan) in [
+                (32, 262_144, 0),
+                (1, 262_144, 0),
+                (3, 900, 0),
+                (200, 1200, 70),
+                (32, 1, 5),
+                (500, 262_144, 64),
+            ] {
+                let one = read(&named, offset, max_messages, max_bytes, max_scan);
+                assert_eq!(
+                    one,
+                    read(&asked, offset, max_messages, max_bytes, max_scan),
+                    "{expression} {offset}"
+                );
+                hits += one.2.len();
+            }
+        }
+    }
+    assert!(hits > 1000, "{hits} hits");
+    store.close().unwrap();
 }
 
 #[test]
