@@ -141,12 +141,19 @@ pub(crate) struct DiskState {
     used_percent: AtomicU32,
     manual_rounds: AtomicU32,
     followed: AtomicU64,
+    /// Segments went whose entries queues and index may still have.
+    lags: AtomicBool,
 }
 
 impl DiskState {
     /// Percent in use when puts are refused.
     pub(crate) fn refused_at(&self) -> Option<u32> {
         self.refused.load(Ordering::Relaxed).then(|| self.used_percent.load(Ordering::Relaxed))
+    }
+
+    /// Whether queues and index know of every segment that went.
+    pub(crate) fn is_followed(&self) -> bool {
+        !self.lags.load(Ordering::Acquire)
     }
 
     /// Percent of the partition in use when last looked.
@@ -196,6 +203,7 @@ impl Retention {
                     break;
                 }
             }
+            self.disk.lags.store(true, Ordering::Release);
             if self.log.remove_oldest()?.is_some_and(|gone| gone.base == condemned.base) {
                 done.segments += 1;
             }
@@ -237,6 +245,7 @@ impl Retention {
         let oldest = self.log.min_offset();
         let mark = u64::try_from(oldest.0).unwrap_or(0);
         if self.disk.followed.load(Ordering::Relaxed) == mark {
+            self.disk.lags.store(false, Ordering::Release);
             return Ok(());
         }
         let pause = Duration::from_millis(self.config.delete_consume_queue_interval_ms);
@@ -254,6 +263,7 @@ impl Retention {
         done.index_files = self.index.delete_before(oldest)?;
         self.deleted.forget_below(oldest)?;
         self.disk.followed.store(mark, Ordering::Relaxed);
+        self.disk.lags.store(false, Ordering::Release);
         Ok(())
     }
 

@@ -216,6 +216,17 @@ impl fmt::Display for TopicName {
     }
 }
 
+/// What a file system says of a file that no write leaves as it is: the same stamp later says that nobody wrote to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileStamp {
+    /// Its number on the file system; a copy has another.
+    pub inode: u64,
+    /// Bytes.
+    pub len: u64,
+    /// When content or attributes last changed, ns since 1970 or in steps of the file system's own. Cannot be set.
+    pub changed: i64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

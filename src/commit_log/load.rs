@@ -137,6 +137,30 @@ impl Loaded {
         (std::mem::take(&mut self.mended), std::mem::take(&mut self.strangers))
     }
 
+    /// Where each file is, if nothing about them is odd.
+    #[must_use]
+    pub fn paths(&self) -> Option<Vec<&Path>> {
+        let even = self.empty_last.is_none() && self.mended.is_empty() && self.strangers.is_empty();
+        even.then(|| self.files.iter().map(|file| file.path.as_path()).collect())
+    }
+
+    /// The log as it was closed, ending at `end`, which lies within it: nothing is looked at or changed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a mapping is still in use.
+    pub fn resumed(
+        mut self,
+        end: PhysicalOffset,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Arc<CommitLog>, Appender)> {
+        let files = std::mem::take(&mut self.files).into_iter();
+        let kept = files
+            .map(|Segment { base, path, region }| owned(region, &path).map(|backing| (base, path, backing)))
+            .collect::<Result<_>>()?;
+        let (segments, tail) = run(kept, end, self.size);
+        Ok(CommitLog::start(self.vfs, &self.config, self.dir, segments, tail, end, clock))
+    }
+
     /// Lets [`Loaded::recovered`] close these gaps.
     #[must_use]
     pub fn with_gaps(mut self, gaps: Vec<Gap>) -> Self {

@@ -24,6 +24,8 @@ pub(super) struct Ext {
 }
 
 impl Ext {
+    /// The directory of all ext files, below the store's.
+    pub const DIR: &str = "consumequeue_ext";
     pub const SIZE_KEY: &str = "mappedFileSizeConsumeQueueExt";
 
     /// The files that `listing` shows.

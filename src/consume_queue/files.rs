@@ -136,6 +136,32 @@ impl Run {
         Ok(run)
     }
 
+    /// The run of files that nobody has changed since they held everything up to `end`.
+    pub(super) fn resume(
+        disk: Arc<Disk>,
+        dir: PathBuf,
+        file_size: u64,
+        files: Vec<Arc<Slot>>,
+        end: u64,
+    ) -> Self {
+        Self { files: files.into(), written: end, synced: end, ..Self::empty(disk, dir, file_size) }
+    }
+
+    /// Whether everything is in files and durable.
+    pub(super) fn rests(&self) -> bool {
+        self.tail.is_empty()
+            && self.fill.is_empty()
+            && self.strays.is_empty()
+            && self.short.is_empty()
+            && !self.dir_is_new
+            && !self.is_due(0)
+    }
+
+    /// Where the files are, oldest first.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|slot| slot.path.as_path())
+    }
+
     /// Files that are shorter than they should be, and their lengths.
     pub(super) fn short(&self) -> &[(PathBuf, u64)] {
         &self.short

@@ -17,6 +17,7 @@ mod files;
 mod mapping;
 mod queue;
 mod recover;
+mod rest;
 mod search;
 mod table;
 mod unit;

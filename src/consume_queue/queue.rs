@@ -267,6 +267,21 @@ impl Queue {
         Ok(())
     }
 
+    /// Makes known how a queue stood that was closed, without opening a file.
+    pub(super) fn publish_at_rest(&self, min: QueueOffset) {
+        self.min.store(min.0, Ordering::Release);
+        let state = self.lock();
+        self.min_logic.store(i64::try_from(state.min * state.width()).unwrap_or(i64::MAX), Ordering::Release);
+        self.publish_end(&state);
+    }
+
+    /// Whether any byte of it is in a file or waits for one.
+    pub(super) fn is_anywhere(&self) -> bool {
+        let state = self.lock();
+        let runs = std::iter::once(&state.run).chain(state.ext.as_ref().map(|ext| &ext.run));
+        !state.removed && runs.into_iter().any(|run| run.file_count() > 0 || run.waiting() > 0)
+    }
+
     fn publish_end(&self, state: &State) {
         let end = state.last.map_or(PhysicalOffset::ZERO, |last| last.end());
         self.max_physical.store(end.0, Ordering::Release);

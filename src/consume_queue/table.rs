@@ -26,7 +26,7 @@ use crate::{
 };
 
 const SIMPLE_DIR: &str = "consumequeue";
-const EXT_DIR: &str = "consumequeue_ext";
+const EXT_DIR: &str = Ext::DIR;
 const BATCH_DIR: &str = "batchconsumequeue";
 /// With more dirty files than this, one sync of the whole file system is cheaper than one for each.
 const SYNC_EACH: usize = 16;
@@ -46,20 +46,20 @@ type Topics = HashMap<TopicName, Vec<Arc<Queue>>, BuildHasherDefault<NameHasher>
 /// All queues of a store.
 #[derive(Debug)]
 pub(crate) struct QueueTable {
-    places: Places,
-    waiting: Arc<Waiting>,
+    pub(super) places: Places,
+    pub(super) waiting: Arc<Waiting>,
     topics: RwLock<Topics>,
     flush: Mutex<Timers>,
 }
 
 /// Where the files of a queue are and how long they are.
 #[derive(Debug)]
-struct Places {
-    disk: Arc<Disk>,
+pub(super) struct Places {
+    pub disk: Arc<Disk>,
     root: PathBuf,
     simple_size: u64,
     batch_size: u64,
-    ext_size: u64,
+    pub ext_size: u64,
     writes_ext: bool,
 }
 
@@ -76,18 +76,18 @@ struct Timers {
 }
 
 impl Places {
-    fn dir(&self, kind: &str, key: &QueueKey) -> PathBuf {
+    pub(super) fn dir(&self, kind: &str, key: &QueueKey) -> PathBuf {
         self.root.join(kind).join(key.topic.as_str()).join(key.id.to_string())
     }
 
-    const fn file_size(&self, kind: QueueKind) -> (&'static str, u64, &'static str) {
+    pub(super) const fn file_size(&self, kind: QueueKind) -> (&'static str, u64, &'static str) {
         match kind {
             QueueKind::Simple => (SIMPLE_DIR, self.simple_size, "mappedFileSizeConsumeQueue"),
             QueueKind::Batch => (BATCH_DIR, self.batch_size, "mapperFileSizeBatchConsumeQueue"),
         }
     }
 
-    fn writes_ext(&self, kind: QueueKind) -> bool {
+    pub(super) fn writes_ext(&self, kind: QueueKind) -> bool {
         self.writes_ext && kind == QueueKind::Simple
     }
 
@@ -134,9 +134,11 @@ impl Places {
 }
 
 impl QueueTable {
-    /// Lists the queues on disk; opens no file and changes nothing. Names that cannot be a topic or a queue number
-    /// are left alone.
-    pub(crate) fn load(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Self> {
+    /// The directories that hold the topics' directories, below the store's.
+    pub(crate) const DIRS: [&str; 3] = [SIMPLE_DIR, EXT_DIR, BATCH_DIR];
+
+    /// A table without queues.
+    pub(super) fn empty(vfs: Arc<dyn Vfs>, config: &Config) -> Self {
         let places = Places {
             disk: Arc::new(Disk::new(vfs, config.max_mapped_consume_queue_files)),
             root: config.root.clone(),
@@ -153,7 +155,13 @@ impl QueueTable {
             last_thorough: None,
             failed: None,
         });
-        let table = Self { places, waiting: Arc::default(), topics: RwLock::default(), flush };
+        Self { places, waiting: Arc::default(), topics: RwLock::default(), flush }
+    }
+
+    /// Lists the queues on disk; opens no file and changes nothing. Names that cannot be a topic or a queue number
+    /// are left alone.
+    pub(crate) fn load(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Self> {
+        let table = Self::empty(vfs, config);
         let ext_topics = list(&*table.places.disk.vfs, &table.places.root.join(EXT_DIR))?;
         for (dir, kind) in [(SIMPLE_DIR, QueueKind::Simple), (BATCH_DIR, QueueKind::Batch)] {
             table.load_kind(dir, kind, &ext_topics)?;
@@ -215,7 +223,7 @@ impl QueueTable {
         Ok(())
     }
 
-    fn insert(&self, queue: Arc<Queue>) {
+    pub(super) fn insert(&self, queue: Arc<Queue>) {
         let mut topics = self.topics.write();
         let queues = topics.entry(queue.key().topic.clone()).or_default();
         let place = queues.partition_point(|other| other.key().id < queue.key().id);
@@ -267,7 +275,7 @@ impl QueueTable {
         let Some((name, queues)) = self.topics.write().remove_entry(topic) else { return Ok(()) };
         queues.iter().try_for_each(|queue| queue.remove())?;
         let vfs = &*self.places.disk.vfs;
-        for dir in [SIMPLE_DIR, EXT_DIR, BATCH_DIR] {
+        for dir in Self::DIRS {
             let kind_dir = self.places.root.join(dir);
             let dir = kind_dir.join(name.as_str());
             if vfs.stat(&dir).map_err(Error::io("look at", &dir))?.is_some() {

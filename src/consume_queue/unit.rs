@@ -82,23 +82,22 @@ impl Unit {
         tags_code: TagsCode,
         out: &'a mut [u8; MAX_WIDTH],
     ) -> &'a [u8] {
+        Self::of(kind, record, tags_code).write(kind, out)
+    }
+
+    /// Writes the entry into the front of `out` and gives that front.
+    #[inline]
+    pub(super) fn write<'a>(&self, kind: QueueKind, out: &'a mut [u8; MAX_WIDTH]) -> &'a [u8] {
         let width = Self::width(kind);
+        let Self { offset, size, tags_code, store_timestamp, base, num } = *self;
         match kind {
             QueueKind::Simple => {
-                let entry = Entry { offset: record.offset, size: record.size, tags_code };
-                out[..width].copy_from_slice(&entry.encode());
+                out[..width].copy_from_slice(&Entry { offset, size, tags_code }.encode());
             }
             QueueKind::Batch => {
-                let entry = BatchEntry {
-                    offset: record.offset,
-                    size: record.size,
-                    tags_code,
-                    store_timestamp: record.store_timestamp,
-                    base: record.queue_offset,
-                    num: record.batch_num,
-                    compacted: -1,
-                    reserved: 0,
-                };
+                let (compacted, reserved) = (-1, 0);
+                let entry =
+                    BatchEntry { offset, size, tags_code, store_timestamp, base, num, compacted, reserved };
                 out[..width].copy_from_slice(&entry.encode());
             }
         }

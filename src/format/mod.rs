@@ -6,6 +6,7 @@
 //! dispatch for the header view, the broker for messages and message ids.
 
 pub mod checkpoint;
+pub mod clean_stop;
 pub mod consume_queue;
 mod draft;
 pub mod gap;

@@ -7,6 +7,9 @@
 //! between, the next open comes to the same. FORMAT.md, "Recovery", has the rules and where they differ from
 //! RocketMQ's.
 //!
+//! A store that nobody has touched since it was closed is only taken over ([`resume`]); that it was not is for the
+//! caller to prove.
+//!
 //! Called by `Store::open`, and by `dump` over a file system that keeps no write.
 
 mod ahead;
@@ -59,6 +62,15 @@ pub(crate) struct Found {
     pub checkpoint: Checkpoint,
     /// Whether the store was not closed; a hint.
     pub aborted: bool,
+}
+
+/// How a log stood when its store was closed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Closed {
+    /// Behind the last record.
+    pub end: PhysicalOffset,
+    /// Where the last record starts and when it was stored.
+    pub last_record: (PhysicalOffset, StoreTimestamp),
 }
 
 /// A store whose parts agree.
@@ -127,6 +139,22 @@ pub(crate) fn recover(
     table.flush_step(clock.monotonic(), true)?;
     let indexed = index.flush(true)?.unwrap_or_default();
     report.elapsed = clock.monotonic().saturating_sub(started);
+    Ok(Recovered { log, appender, table, index, last_record, indexed, report })
+}
+
+/// Takes over a store that nobody has touched since it was closed: nothing is read.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn resume(clock: &Arc<dyn Clock>, found: Found, closed: Closed) -> Result<Recovered> {
+    let started = clock.monotonic();
+    let Closed { end, last_record } = closed;
+    let Found { log, table, index, aborted, .. } = found;
+    let (log, appender) = log.resumed(end, Arc::clone(clock))?;
+    let indexed = index.flush(false)?.unwrap_or_default();
+    let elapsed = clock.monotonic().saturating_sub(started);
+    let report =
+        RecoveryReport { aborted, untouched: true, start: end, end, elapsed, ..RecoveryReport::default() };
     Ok(Recovered { log, appender, table, index, last_record, indexed, report })
 }
 

@@ -72,6 +72,8 @@ pub struct FileRepair {
 pub struct RecoveryReport {
     /// The store was not closed the last time.
     pub aborted: bool,
+    /// No file had changed since the store was closed: nothing was read, and there are no `records` to count.
+    pub untouched: bool,
     /// Where the pass over the log began.
     pub start: PhysicalOffset,
     /// Where the log ends.
@@ -120,6 +122,9 @@ impl RecoveryReport {
 
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.untouched {
+            return write!(f, "as it was closed, up to {}; not read", self.end);
+        }
         write!(f, "{} records in {} to {}", self.records, self.start, self.end)?;
         if let Some(why) = self.torn {
             write!(f, "; cut there: {why}")?;

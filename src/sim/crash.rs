@@ -57,6 +57,7 @@ struct CrashFile {
     dirty: BTreeMap<usize, Dirty>,
     lens: Vec<usize>,
     modified: std::time::SystemTime,
+    change: u64,
 }
 
 /// Everything that a crash at one moment may leave. Cheap to keep: pages are shared.
@@ -157,9 +158,12 @@ impl Crash {
             if file.is_dirty() && file.lens.len() > 1 {
                 names.push((file.lens_since, NameUnit::Len(*id)));
             }
-            let File { durable, dirty, lens, modified, .. } = file;
+            let File { durable, dirty, lens, modified, durable_change, .. } = file;
             let (durable, dirty, lens) = (durable.clone(), dirty.clone(), lens.clone());
-            files.insert(*id, CrashFile { durable, dirty, lens, modified: *modified });
+            files.insert(
+                *id,
+                CrashFile { durable, dirty, lens, modified: *modified, change: *durable_change },
+            );
         }
         pages.sort_unstable();
         names.sort_by_key(|(since, unit)| (*since, matches!(unit, NameUnit::Len(_))));
@@ -271,7 +275,7 @@ impl Crash {
                 }
             }
             let len = lens.get(&id).and_then(|n| file.lens.get(*n)).or(file.lens.last());
-            files.insert(id, File::settled(len.copied().unwrap_or(0), pages, file.modified));
+            files.insert(id, File::settled(len.copied().unwrap_or(0), pages, file.modified, file.change));
         }
         SimDisk::over(State::settled(Tree::settled(kept), files), clock)
     }

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    types::FileStamp,
     vfs::{Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs},
 };
 
@@ -109,7 +110,8 @@ impl fmt::Debug for SimDisk {
 impl State {
     pub(super) fn settled(tree: Tree, files: BTreeMap<u64, File>) -> Self {
         let next_file = files.keys().next_back().map_or(0, |last| last + 1);
-        Self { tree, files, next_file, ..Self::default() }
+        let changes = files.values().map(|file| file.changed).max().unwrap_or(0);
+        Self { tree, files, next_file, changes, ..Self::default() }
     }
 
     fn tick(&mut self) -> u64 {
@@ -360,11 +362,24 @@ fn create(state: &mut State, path: &Path, len: u64, reserve: Reserve, now: Syste
 fn entry_of(state: &State, path: &Path, entry: Entry) -> DirEntry {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     match entry {
-        Entry::Dir => DirEntry { name, len: 0, is_dir: true, modified: time(0) },
+        Entry::Dir => {
+            // A directory changes with the names in it.
+            let names = state.tree.children(path).map(|(child, _)| child.to_string_lossy().into_owned());
+            let hash = crc32fast::hash(names.collect::<Vec<_>>().join("/").as_bytes());
+            let stamp = Some(FileStamp { inode: u64::from(hash), len: 0, changed: 0 });
+            DirEntry { name, len: 0, is_dir: true, modified: time(0), stamp }
+        }
         Entry::File(id) => {
             let file = state.files.get(&id);
             let (len, modified) = file.map_or((0, time(0)), |file| (file.len() as u64, file.modified));
-            DirEntry { name, len, is_dir: false, modified }
+            let changed = file.map_or(0, |file| i64::try_from(file.changed).unwrap_or(i64::MAX));
+            DirEntry {
+                name,
+                len,
+                is_dir: false,
+                modified,
+                stamp: Some(FileStamp { inode: id, len, changed }),
+            }
         }
     }
 }

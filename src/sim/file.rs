@@ -38,6 +38,10 @@ pub(super) struct File {
     /// Pages that have their space.
     claimed: Vec<bool>,
     pub(super) modified: SystemTime,
+    /// The change that made it what it is.
+    pub(super) changed: u64,
+    /// The same of what is on the disk.
+    pub(super) durable_change: u64,
     announced: Announced,
 }
 
@@ -77,12 +81,15 @@ impl File {
             lens_since: since,
             claimed: vec![false; pages],
             modified: now,
+            changed: since,
+            durable_change: since,
             announced: Announced::default(),
         }
     }
 
     /// A file as a crash left it. Nobody knows whether zeros have their space.
-    pub(super) fn settled(len: usize, mut pages: Vec<Content>, modified: SystemTime) -> Self {
+    /// Its stamp is that of its last sync, whatever else of it reached the disk: nothing may rely on better.
+    pub(super) fn settled(len: usize, mut pages: Vec<Content>, modified: SystemTime, change: u64) -> Self {
         pages.truncate(len.div_ceil(PAGE));
         pages.resize(len.div_ceil(PAGE), None);
         if let (Some(last), rest) = (pages.last_mut(), len % PAGE)
@@ -104,6 +111,8 @@ impl File {
             lens_since: 0,
             claimed,
             modified,
+            changed: change,
+            durable_change: change,
             announced,
         }
     }
@@ -178,7 +187,7 @@ impl File {
             if stray.is_none() {
                 stray = self.stray(number, &new, copy_on_write);
             }
-            self.modified = now;
+            (self.modified, self.changed) = (now, since);
             self.version(number, new, since);
         }
         stray
@@ -219,7 +228,7 @@ impl File {
         for number in pages_of(&(at..end)) {
             self.version(number, memory.page(number), since);
         }
-        self.modified = now;
+        (self.modified, self.changed) = (now, since);
         drop(memory);
         if self.memory.as_ref().is_some_and(|memory| Arc::strong_count(memory) == 1) {
             self.memory = None;
@@ -235,6 +244,7 @@ impl File {
             }
         }
         self.lens = vec![self.len];
+        self.durable_change = self.changed;
         self.announced.before = std::mem::take(&mut self.announced.now);
     }
 
@@ -270,7 +280,7 @@ impl File {
             self.lens_since = since;
         }
         self.lens.push(len);
-        self.modified = now;
+        (self.modified, self.changed) = (now, since);
         self.memory = None;
     }
 

@@ -4,6 +4,7 @@
 //! Called by users of the crate and by the broker.
 
 mod background;
+mod clean_stop;
 mod get;
 mod open;
 mod put;
@@ -119,7 +120,8 @@ pub struct StoreStatus {
 
 impl Store {
     /// Opens the store in `config.root`, making it when it does not exist, and brings log, queues and index into
-    /// agreement. Blocks until that is done: the log is read once.
+    /// agreement. Blocks until that is done: the log is read once, unless nobody has touched the store since it was
+    /// closed.
     ///
     /// # Errors
     /// [`Error::Locked`] when another process has it open (nothing was read then), [`Error::FileSize`] when files

@@ -25,6 +25,7 @@ const KNOWN: &[&str] = &[
     "config",
     "quarantine",
     "deletedTopics",
+    "cleanStop",
     "rocksdbstore",
     "timerwheel",
     "timerlog",

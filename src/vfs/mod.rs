@@ -6,6 +6,8 @@
 
 use std::{fmt, io, ops::Range, path::Path, ptr::NonNull, time::SystemTime};
 
+use crate::types::FileStamp;
+
 mod changes;
 #[cfg(test)]
 pub(crate) mod faulty;
@@ -30,6 +32,8 @@ pub struct DirEntry {
     pub is_dir: bool,
     /// When its content last changed.
     pub modified: SystemTime,
+    /// Tells a file from what it is after a write; `None` where the file system keeps nothing of the kind.
+    pub stamp: Option<FileStamp>,
 }
 
 /// Space on the partition that holds a path.

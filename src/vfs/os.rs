@@ -28,6 +28,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 
 use super::{Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs, sigbus::Known};
+use crate::types::FileStamp;
 
 /// The operating system's files.
 #[derive(Clone, Copy, Debug, Default)]
@@ -211,7 +212,9 @@ fn claim_by_writing(file: &File, at: u64, len: u64) -> io::Result<()> {
 
 fn entry(name: String, meta: &fs::Metadata) -> DirEntry {
     let modified = meta.modified().unwrap_or(std::time::UNIX_EPOCH);
-    DirEntry { name, len: meta.len(), is_dir: meta.is_dir(), modified }
+    let changed = meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec());
+    let stamp = Some(FileStamp { inode: meta.ino(), len: meta.len(), changed });
+    DirEntry { name, len: meta.len(), is_dir: meta.is_dir(), modified, stamp }
 }
 
 fn none_if_absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {

@@ -105,8 +105,9 @@ fn entry(nodes: &Nodes, path: &Path) -> io::Result<Option<DirEntry>> {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     Ok(match look(nodes, path)? {
         Seen::Nothing => None,
-        Seen::Directory(modified) => Some(DirEntry { name, len: 0, is_dir: true, modified }),
-        Seen::File(len, modified) => Some(DirEntry { name, len, is_dir: false, modified }),
+        // No stamps: what is written here changes none, and whoever looks on from here wants to know everything.
+        Seen::Directory(modified) => Some(DirEntry { name, len: 0, is_dir: true, modified, stamp: None }),
+        Seen::File(len, modified) => Some(DirEntry { name, len, is_dir: false, modified, stamp: None }),
     })
 }
 
