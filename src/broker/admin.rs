@@ -7,7 +7,8 @@ use std::{fmt::Write as _, sync::Arc};
 use parking_lot::Mutex;
 
 use super::{
-    Broker, Refusal, Route, config_file::DataVersion, json::Json, live::CHANGEABLE, names, send_queue::Kind,
+    Broker, Refusal, Route, config_file::DataVersion, json::Json, light, live::CHANGEABLE, names,
+    send_queue::Kind,
 };
 use crate::{
     config::parse_properties,
@@ -288,7 +289,9 @@ fn clean_topics(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Res
     let mut gone: Vec<_> = broker.store.queues().into_iter().map(|(topic, _)| topic).collect();
     gone.sort_unstable();
     gone.dedup();
-    gone.retain(|topic| !broker.topics.contains(topic) && !broker.is_system_topic(topic));
+    gone.retain(|topic| {
+        !broker.topics.contains(topic) && !broker.is_system_topic(topic) && !light::is_light(topic)
+    });
     for topic in gone {
         tracing::info!(topic = topic.as_str(), "queues of an unknown topic deleted by request");
         broker.store.delete_topic(&topic)?;

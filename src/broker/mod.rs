@@ -18,6 +18,7 @@ mod filters;
 mod groups;
 mod hold;
 mod json;
+mod light;
 mod live;
 mod lock;
 mod names;
@@ -328,13 +329,13 @@ fn load_state(
 ) -> Result<State> {
     let dir = config.store.path("config");
     let file = |name: &str| ConfigFile::new(Arc::clone(vfs), &dir, name);
-    let offsets = Offsets::load(file("consumerOffset.json")?, now)?;
+    let offsets = Offsets::load(file, config.store.lmq, now)?;
     offsets.clamp(|topic, id| {
         store.find_queue(topic, id).map_or(QueueOffset::ZERO, |queue| store.max_offset(queue))
     });
     Ok(State {
         topics: Topics::load(file("topics.json")?, config, now)?,
-        groups: Groups::load(file("subscriptionGroup.json")?, now)?,
+        groups: Groups::load(file("subscriptionGroup.json")?, config.store.lmq, now)?,
         offsets,
         pop: Pop::load(config, file)?,
         schedule: Schedule::load(file("delayOffset.json")?, config.store.delay_levels_ms(), now)?,

@@ -113,7 +113,11 @@ impl Back {
             ),
             (properties::WAIT, "false"),
         ];
-        let drop = [properties::DELAY, properties::CRC32];
+        let mut drop = vec![properties::DELAY, properties::CRC32, properties::INNER_MULTI_QUEUE_OFFSET];
+        if self.topic.starts_with(names::DLQ_PREFIX) {
+            // A dead letter goes to no light queue again.
+            drop.push(properties::INNER_MULTI_DISPATCH);
+        }
         let delay = Delay::of(broker, self.level, record.sys_flag, &self.topic, self.queue_id);
         let queue = match &delay {
             Some(delay) => {

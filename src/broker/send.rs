@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Broker, Refusal, Route, answers, batch_body, names,
+    Broker, Refusal, Route, answers, batch_body, light, names,
     property_text::{Marks, POP_CHECK, PRIORITY, TIMERS, rewritten},
     send_header::SendHeader,
     send_queue::{Kind, Turn},
@@ -47,7 +47,7 @@ const NOT_FOR_CLIENTS: [&str; 7] = [
     "OFFSET_MOVED_EVENT",
 ];
 /// Properties that only brokers and the store set.
-pub(super) const RESERVED: [&str; 2] = [POP_CHECK, properties::CRC32];
+pub(super) const RESERVED: [&str; 3] = [POP_CHECK, properties::CRC32, properties::INNER_MULTI_QUEUE_OFFSET];
 /// Queues of a dead-letter topic.
 const DLQ_QUEUES: i32 = 1;
 
@@ -259,12 +259,15 @@ fn single_part(
 ) -> Result<(), Refusal> {
     let mut target = (topic.name.clone(), prepared.queue_id);
     let mut level = marks.delay_level;
+    let mut drop = RESERVED.to_vec();
     if header.topic.starts_with(names::RETRY_PREFIX)
         && let Some(dead) = dead_letter_topic(broker, header)?
     {
         target = (dead, broker.any_queue(DLQ_QUEUES));
         prepared.queue = broker.store.queue(&target.0, target.1)?;
         level = 0;
+        // A dead letter goes to no light queue again.
+        drop.push(properties::INNER_MULTI_DISPATCH);
     }
     // Consumers of old releases send what they retry with the mark that it had as a half message.
     let retried = header.topic.starts_with(names::RETRY_PREFIX) || header.reconsume_times > 0 && level > 0;
@@ -273,6 +276,7 @@ fn single_part(
         let remark = "this broker takes no transactional messages (rejectTransactionMessage=true)";
         return Err(Refusal::new(response::NO_PERMISSION, remark));
     }
+    light::check(&broker.config.store, header.properties.as_bytes(), &NOT_FOR_CLIENTS)?;
     if marks.inner_batch {
         return Err(illegal("a single message cannot say that it is a batch"));
     }
@@ -285,7 +289,6 @@ fn single_part(
         }
     };
     let trace_on = if broker.live.trace_on.load(Relaxed) { "true" } else { "false" };
-    let mut drop = RESERVED.to_vec();
     if marks.priority >= 0 && !marks.is_prioritized() {
         drop.push(PRIORITY);
     }
@@ -357,6 +360,9 @@ fn batch_parts(
         return Err(too_large(limit));
     }
     let parts = batch_body::split(body).ok_or_else(|| illegal("the body is no batch of messages"))?;
+    for part in &parts {
+        light::check(&broker.config.store, part.properties, &NOT_FOR_CLIENTS)?;
+    }
     Ok(parts
         .into_iter()
         .map(|part| Part {
