@@ -6,7 +6,10 @@ use std::{fmt::Write as _, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::{Broker, Refusal, Route, config::CHANGEABLE, config_file::DataVersion, json::Json, names};
+use super::{
+    Broker, Refusal, Route, config_file::DataVersion, json::Json, light, live::CHANGEABLE, names,
+    send_queue::Kind,
+};
 use crate::{
     config::parse_properties,
     consume_queue::{Boundary, CqUnit},
@@ -176,9 +179,29 @@ fn timer_table(broker: &Broker) -> impl Iterator<Item = (&'static str, String)> 
     figures.into_iter().flat_map(move |figures| names.into_iter().zip(figures))
 }
 
+/// How many requests wait and how long the first has. Pulls and queries are served as they are read.
+fn queue_table(broker: &Broker) -> impl Iterator<Item = (&'static str, String)> {
+    let now = broker.clock.monotonic();
+    let of = |kind| broker.sends.figures(kind, now);
+    [
+        ("sendThreadPoolQueueSize", "sendThreadPoolQueueHeadWaitTimeMills", of(Kind::Send)),
+        ("EndTransactionQueueSize", "EndTransactionThreadPoolQueueHeadWaitTimeMills", of(Kind::Transaction)),
+        ("ackThreadPoolQueueSize", "ackThreadPoolQueueHeadWaitTimeMills", of(Kind::Ack)),
+        ("pullThreadPoolQueueSize", "pullThreadPoolQueueHeadWaitTimeMills", (0, 0)),
+        ("queryThreadPoolQueueSize", "queryThreadPoolQueueHeadWaitTimeMills", (0, 0)),
+    ]
+    .into_iter()
+    .flat_map(|(size, wait, figures)| [(size, figures.0.to_string()), (wait, figures.1.to_string())])
+    .chain([("pageCacheLockTimeMills", broker.sends.stands_still(now).as_millis().to_string())])
+}
+
 fn runtime_info(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
     let table = runtime_table(broker)?;
-    let table = table.into_iter().chain(timer_table(broker)).map(|(key, value)| (key, Json::from(value)));
+    let table = table
+        .into_iter()
+        .chain(timer_table(broker))
+        .chain(queue_table(broker))
+        .map(|(key, value)| (key, Json::from(value)));
     Ok(cmd.reply(response::SUCCESS).with_body(Json::map([("table", Json::map(table))]).compact()))
 }
 
@@ -229,16 +252,6 @@ fn runtime_table(broker: &Broker) -> Result<Vec<(&'static str, String)>, Refusal
         ("consumerConnections", consumers.to_string()),
         ("producerConnections", producers.to_string()),
         ("pullsHeld", broker.hold.len().to_string()),
-        // Requests are served as they are read: no queue of them exists that could be long.
-        ("sendThreadPoolQueueSize", 0.to_string()),
-        ("sendThreadPoolQueueHeadWaitTimeMills", 0.to_string()),
-        ("pullThreadPoolQueueSize", 0.to_string()),
-        ("pullThreadPoolQueueHeadWaitTimeMills", 0.to_string()),
-        ("queryThreadPoolQueueSize", 0.to_string()),
-        ("queryThreadPoolQueueHeadWaitTimeMills", 0.to_string()),
-        ("EndTransactionQueueSize", 0.to_string()),
-        ("EndTransactionThreadPoolQueueHeadWaitTimeMills", 0.to_string()),
-        ("pageCacheLockTimeMills", 0.to_string()),
     ])
 }
 
@@ -276,7 +289,9 @@ fn clean_topics(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Res
     let mut gone: Vec<_> = broker.store.queues().into_iter().map(|(topic, _)| topic).collect();
     gone.sort_unstable();
     gone.dedup();
-    gone.retain(|topic| !broker.topics.contains(topic) && !broker.is_system_topic(topic));
+    gone.retain(|topic| {
+        !broker.topics.contains(topic) && !broker.is_system_topic(topic) && !light::is_light(topic)
+    });
     for topic in gone {
         tracing::info!(topic = topic.as_str(), "queues of an unknown topic deleted by request");
         broker.store.delete_topic(&topic)?;

@@ -2,15 +2,9 @@
 //!
 //! Owns the keys of the broker; the store's keys go to [`crate::Config::set`]. A key that is honoured is applied, a
 //! bad value is an error that names the key and what is allowed, and every other key gives a warning that says whether
-//! RocketMQ knows it. Called by the command line and, for the keys in [`CHANGEABLE`], by UPDATE_BROKER_CONFIG.
+//! RocketMQ knows it. Called by the command line and, for the keys in [`super::live::CHANGEABLE`], by UPDATE_BROKER_CONFIG.
 
-use std::{
-    fmt,
-    net::IpAddr,
-    path::Path,
-    sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed},
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, path::Path, time::Duration};
 
 use super::bloom::Bloom;
 use crate::{
@@ -250,6 +244,22 @@ keys! {
     "transactionOpMsgMaxSize" transaction_op_max_bytes: usize = 4_096, 1..=1_048_576;
     /// Whether replies to messages are stored as well as passed on.
     "storeReplyMessageEnable" store_replies: bool = true;
+    /// Whether requests that wait too long to be put, or wait while the page cache is busy, are refused.
+    "brokerFastFailureEnable" fast_failure: bool = true;
+    /// Milliseconds that a put may take before the page cache counts as busy and sends are refused.
+    "osPageCacheBusyTimeOutMills" busy_after_ms: u64 = 1_000, 0..=9_000_000;
+    /// Milliseconds that a send may wait for those before it.
+    "waitTimeMillsInSendQueue" send_wait_ms: u64 = 200, 0..=86_400_000;
+    /// Milliseconds that the end of a transaction may wait for the puts before it.
+    "waitTimeMillsInTransactionQueue" transaction_wait_ms: u64 = 3_000, 0..=86_400_000;
+    /// Milliseconds that an acknowledgement of a popped message may wait for the puts before it.
+    "waitTimeMillsInAckQueue" ack_wait_ms: u64 = 3_000, 0..=86_400_000;
+    /// Sends that wait at most.
+    "sendThreadPoolQueueCapacity" send_queue_capacity: usize = 10_000, 1..=10_000_000;
+    /// Ends of transactions that wait at most.
+    "endTransactionPoolQueueCapacity" transaction_queue_capacity: usize = 100_000, 1..=10_000_000;
+    /// Acknowledgements of popped messages that wait at most.
+    "ackThreadPoolQueueCapacity" ack_queue_capacity: usize = 100_000, 1..=10_000_000;
     /// Messages that one pull returns at most while they lie in memory.
     "maxTransferCountOnMessageInMemory" max_pull_messages: i32 = 32, 1..=100_000;
     /// Bytes that one pull returns at most while they lie in memory.
@@ -294,49 +304,6 @@ keys! {
     "maxErrorRateOfBloomFilter" bloom_error_percent: i32 = 20, 1..=99;
     /// Milliseconds that a group's expression is kept after its last member left.
     "filterDataCleanTimeSpan" keep_filters_ms: i64 = 86_400_000, 0..=2_147_483_647;
-}
-
-/// Keys that may change while the broker runs.
-pub(crate) const CHANGEABLE: &[&str] =
-    &["autoCreateTopicEnable", "autoCreateSubscriptionGroup", "brokerPermission", "traceOn"];
-
-/// What [`CHANGEABLE`] keys stand at.
-#[derive(Debug)]
-pub(crate) struct Live {
-    pub(crate) permission: AtomicI32,
-    pub(crate) auto_create_topic: AtomicBool,
-    pub(crate) auto_create_group: AtomicBool,
-    pub(crate) trace_on: AtomicBool,
-}
-
-impl Live {
-    pub(crate) const fn new(config: &BrokerConfig) -> Self {
-        Self {
-            permission: AtomicI32::new(config.permission),
-            auto_create_topic: AtomicBool::new(config.auto_create_topic),
-            auto_create_group: AtomicBool::new(config.auto_create_group),
-            trace_on: AtomicBool::new(config.trace_on),
-        }
-    }
-
-    /// Takes over the changeable keys of `config`.
-    pub(crate) fn apply(&self, config: &BrokerConfig) {
-        self.permission.store(config.permission, Relaxed);
-        self.auto_create_topic.store(config.auto_create_topic, Relaxed);
-        self.auto_create_group.store(config.auto_create_group, Relaxed);
-        self.trace_on.store(config.trace_on, Relaxed);
-    }
-
-    /// `config` as it stands now.
-    pub(crate) fn merged(&self, config: &BrokerConfig) -> BrokerConfig {
-        BrokerConfig {
-            permission: self.permission.load(Relaxed),
-            auto_create_topic: self.auto_create_topic.load(Relaxed),
-            auto_create_group: self.auto_create_group.load(Relaxed),
-            trace_on: self.trace_on.load(Relaxed),
-            ..config.clone()
-        }
-    }
 }
 
 impl BrokerConfig {
@@ -466,7 +433,6 @@ const KNOWN: &[&str] = &[
     "authenticationEnabled",
     "authorizationEnabled",
     "autoDeleteUnusedStats",
-    "brokerFastFailureEnable",
     "clientAsyncSemaphoreValue",
     "clientManageThreadPoolNums",
     "clientManagerThreadPoolQueueCapacity",
@@ -494,7 +460,6 @@ const KNOWN: &[&str] = &[
     "enableSingleTopicRegister",
     "enableSlaveActingMaster",
     "enableSplitRegistration",
-    "endTransactionPoolQueueCapacity",
     "endTransactionThreadPoolNums",
     "fastFailIfNoBufferInStorePool",
     "fetchNameSrvAddrByDnsLookup",
@@ -522,7 +487,6 @@ const KNOWN: &[&str] = &[
     "metricsExporterType",
     "notifyConsumerThreadPoolNums",
     "offsetCheckInSlave",
-    "osPageCacheBusyTimeOutMills",
     "processReplyMessageThreadPoolNums",
     "pullMessageThreadPoolNums",
     "pullThreadPoolQueueCapacity",
@@ -533,7 +497,6 @@ const KNOWN: &[&str] = &[
     "redeleteHangedFileInterval",
     "replyThreadPoolQueueCapacity",
     "sendMessageThreadPoolNums",
-    "sendThreadPoolQueueCapacity",
     "serverAsyncSemaphoreValue",
     "serverCallbackExecutorThreads",
     "serverOnewaySemaphoreValue",
@@ -556,8 +519,10 @@ const KNOWN: &[&str] = &[
     "useReentrantLockWhenPutMessage",
     "useServerSideResetOffset",
     "useTLS",
+    "waitTimeMillsInAdminBrokerQueue",
+    "waitTimeMillsInHeartbeatQueue",
+    "waitTimeMillsInLitePullQueue",
     "waitTimeMillsInPullQueue",
-    "waitTimeMillsInSendQueue",
     "warmMapedFileEnable",
 ];
 
@@ -614,6 +579,6 @@ mod tests {
         for key in KNOWN {
             assert_eq!(config.get(key), None, "{key} has an effect");
         }
-        assert!(CHANGEABLE.iter().all(|key| BrokerConfig::KEYS.contains(key)));
+        assert!(super::super::live::CHANGEABLE.iter().all(|key| BrokerConfig::KEYS.contains(key)));
     }
 }

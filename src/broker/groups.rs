@@ -14,7 +14,7 @@ use super::{
     Broker, Refusal, Route, attributes,
     config_file::{ConfigFile, DataVersion},
     json::Json,
-    names,
+    light, names,
 };
 use crate::{
     error::Result,
@@ -166,6 +166,8 @@ impl GroupConfig {
 pub(crate) struct Groups {
     table: RwLock<Table>,
     file: ConfigFile,
+    /// Whether those of light queues are there without being in the table.
+    light: bool,
 }
 
 #[derive(Debug)]
@@ -178,7 +180,7 @@ struct Table {
 
 impl Groups {
     /// Reads `subscriptionGroup.json` and adds the system's groups that it lacks.
-    pub(crate) fn load(file: ConfigFile, now: StoreTimestamp) -> Result<Self> {
+    pub(crate) fn load(file: ConfigFile, light: bool, now: StoreTimestamp) -> Result<Self> {
         let mut table = file.load(read_table)?.unwrap_or_else(|| Table {
             groups: HashMap::new(),
             forbidden: Json::Map(Vec::new()),
@@ -187,14 +189,21 @@ impl Groups {
         for name in SYSTEM_GROUPS {
             table.groups.entry((*name).into()).or_insert_with(|| Arc::new(GroupConfig::new(*name)));
         }
-        let groups = Self { table: RwLock::new(table), file };
+        let groups = Self { table: RwLock::new(table), file, light };
         groups.save()?;
         Ok(groups)
     }
 
     /// One group, without creating it.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<GroupConfig>> {
+        if self.is_light(name) {
+            return light::group(name);
+        }
         self.table.read().groups.get(name).cloned()
+    }
+
+    fn is_light(&self, name: &str) -> bool {
+        self.light && light::is_light(name)
     }
 
     /// Every group, by name, and the table's version.
@@ -206,6 +215,9 @@ impl Groups {
     }
 
     fn put(&self, group: GroupConfig, now: StoreTimestamp) -> bool {
+        if self.is_light(&group.name) {
+            return false;
+        }
         let mut table = self.table.write();
         if table.groups.get(&group.name).is_some_and(|old| **old == group) {
             return false;
@@ -378,7 +390,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let load = || {
             let file = ConfigFile::new(Arc::new(OsVfs), dir.path(), "subscriptionGroup.json").unwrap();
-            Groups::load(file, StoreTimestamp(5)).unwrap()
+            Groups::load(file, false, StoreTimestamp(5)).unwrap()
         };
         let first = load();
         assert!(SYSTEM_GROUPS.iter().all(|name| first.get(name).is_some()));

@@ -6,6 +6,7 @@
 //! Called by the command line and by tests.
 
 mod admin;
+mod answers;
 mod attributes;
 mod batch_body;
 mod bloom;
@@ -17,6 +18,8 @@ mod filters;
 mod groups;
 mod hold;
 mod json;
+mod light;
+mod live;
 mod lock;
 mod names;
 mod offsets;
@@ -34,6 +37,7 @@ mod schedule;
 mod selection;
 mod send;
 mod send_header;
+mod send_queue;
 mod timer;
 mod topics;
 mod transaction;
@@ -57,9 +61,25 @@ use crate::{
 };
 
 use {
-    admin::ConfigVersion, clients::Clients, config::Live, config_file::ConfigFile, filters::Filters,
-    groups::Groups, json::Json, lock::Locks, offsets::Offsets, pop::Pop, pull::PullHold, rates::Rates,
-    register::Register, schedule::Schedule, timer::Timer, topics::Topics, transaction::Transactions,
+    admin::ConfigVersion,
+    answers::Answers,
+    clients::Clients,
+    config_file::ConfigFile,
+    filters::Filters,
+    groups::Groups,
+    json::Json,
+    live::Live,
+    lock::Locks,
+    offsets::Offsets,
+    pop::Pop,
+    pull::PullHold,
+    rates::Rates,
+    register::Register,
+    schedule::Schedule,
+    send_queue::{Kind, SendQueue},
+    timer::Timer,
+    topics::Topics,
+    transaction::Transactions,
 };
 
 /// A file of `config/` as this broker would write it again: what RocketMQ's reader accepts, in the layout of its files.
@@ -113,6 +133,8 @@ pub(crate) enum Route {
     Take(fn(&Arc<Broker>, &Arc<Connection>, Command)),
     /// Like `Take`, for all requests of this code that one read brought, in their order.
     Batch(fn(&Arc<Broker>, &Arc<Connection>, Vec<Command>)),
+    /// Like `Take`, in turn with everything else that puts messages.
+    Queued(Kind, fn(&Arc<Broker>, &Arc<Connection>, Command)),
 }
 
 /// Every code that the broker serves; a code stands in one of these tables only.
@@ -166,6 +188,8 @@ pub struct Broker {
     pub(crate) timer: Timer,
     pub(crate) rates: Rates,
     pub(crate) config_version: ConfigVersion,
+    sends: SendQueue,
+    answers: Answers,
     /// The settings that may change while it runs.
     pub(crate) live: Live,
     /// Turns true once, when the broker stops.
@@ -239,6 +263,7 @@ impl Broker {
         let offsets = self.offsets.save(self.clock.now(), || self.store.sync());
         let filters = self.filters.save(self.clock.now());
         let popped = self.pop.save(self);
+        self.sends.stop();
         let closed = self.store.close().and(ended).and(synced).and(timed).and(scheduled).and(offsets);
         closed.and(filters).and(popped)
     }
@@ -260,6 +285,7 @@ impl Service for Door {
             match route(cmd.code) {
                 Some(Route::Answer(answer)) => Broker::reply(conn, &cmd, answer(&self.0, conn, &cmd)),
                 Some(Route::Take(take)) => take(&self.0, conn, cmd),
+                Some(Route::Queued(kind, take)) => send_queue::serve(&self.0, conn, cmd, kind, take),
                 Some(Route::Batch(take)) => {
                     let code = cmd.code;
                     let mut run = vec![cmd];
@@ -273,7 +299,7 @@ impl Service for Door {
                     &cmd,
                     Err(Refusal::new(
                         response::REQUEST_CODE_NOT_SUPPORTED,
-                        format!("request code {} is not supported by this broker", cmd.code),
+                        format!(" request type {} not supported", cmd.code),
                     )),
                 ),
             }
@@ -303,13 +329,13 @@ fn load_state(
 ) -> Result<State> {
     let dir = config.store.path("config");
     let file = |name: &str| ConfigFile::new(Arc::clone(vfs), &dir, name);
-    let offsets = Offsets::load(file("consumerOffset.json")?, now)?;
+    let offsets = Offsets::load(file, config.store.lmq, now)?;
     offsets.clamp(|topic, id| {
         store.find_queue(topic, id).map_or(QueueOffset::ZERO, |queue| store.max_offset(queue))
     });
     Ok(State {
         topics: Topics::load(file("topics.json")?, config, now)?,
-        groups: Groups::load(file("subscriptionGroup.json")?, now)?,
+        groups: Groups::load(file("subscriptionGroup.json")?, config.store.lmq, now)?,
         offsets,
         pop: Pop::load(config, file)?,
         schedule: Schedule::load(file("delayOffset.json")?, config.store.delay_levels_ms(), now)?,
@@ -344,6 +370,7 @@ impl Running {
         let broker = Arc::new(opening.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?);
         pull::start(&broker);
         pop::start(&broker);
+        SendQueue::start(&broker)?;
         Schedule::start(&broker)?;
         Transactions::start(&broker)?;
         Timer::start(&broker)?;
@@ -435,6 +462,8 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
         timer,
         rates: Rates::default(),
         config_version: ConfigVersion::new(boot_time),
+        sends: SendQueue::default(),
+        answers: Answers::default(),
         live: Live::new(&config),
         stopping: watch::Sender::new(false),
         config,

@@ -16,6 +16,8 @@ pub(crate) const MAX_NAME: usize = 255;
 pub(crate) const RETRY_PREFIX: &str = "%RETRY%";
 /// Where messages end after their last try: `%DLQ%group`.
 pub(crate) const DLQ_PREFIX: &str = "%DLQ%";
+/// Light queues: `%LMQ%name`.
+pub(crate) const LIGHT_PREFIX: &str = "%LMQ%";
 /// The topic that automatically created ones inherit from.
 pub(crate) const DEFAULT_TOPIC: &str = "TBW102";
 /// Where delayed messages wait, one queue a level.
@@ -86,7 +88,7 @@ fn is_plain(name: &str) -> bool {
 
 /// Whether `name` may be a topic at all: of a client, of the system, or made from a group.
 pub(crate) fn is_topic(name: &str) -> bool {
-    let made = name.starts_with(RETRY_PREFIX) || name.starts_with(DLQ_PREFIX);
+    let made = [RETRY_PREFIX, DLQ_PREFIX, LIGHT_PREFIX].iter().any(|prefix| name.starts_with(prefix));
     let plain = match name.strip_prefix(RETRY_PREFIX).and_then(|rest| rest.split_once('+')) {
         Some((group, topic)) => !group.is_empty() && !topic.is_empty() && is_plain(group) && is_plain(topic),
         None => is_plain(name),

@@ -16,7 +16,7 @@ use super::{
     Broker, Refusal, Route,
     config_file::{ConfigFile, DataVersion},
     json::Json,
-    names,
+    light, names,
 };
 use crate::{
     error::Result,
@@ -26,6 +26,9 @@ use crate::{
     },
     types::{QueueOffset, StoreTimestamp},
 };
+
+/// The only queue of a light topic.
+const LIGHT_QUEUE: i32 = 0;
 
 /// Queue -> offset.
 type QueueOffsets = BTreeMap<i32, i64>;
@@ -63,16 +66,48 @@ impl Table {
         });
     }
 
-    fn to_json(&self) -> Json {
+    /// With `light`, without what [`Table::light_json`] has.
+    fn to_json(&self, light: bool) -> Json {
         let mut pairs = Vec::new();
         for (topic, groups) in &self.0 {
             for (group, queues) in groups {
-                let queues = queues.iter().map(|(queue, offset)| (*queue, Json::from(*offset)));
-                pairs.push((format!("{topic}@{group}"), Json::map(queues)));
+                let apart = light && light::is_light(group);
+                let queues = queues.iter().filter(|(queue, _)| !apart || **queue != LIGHT_QUEUE);
+                let queues: Vec<_> = queues.map(|(queue, offset)| (*queue, Json::from(*offset))).collect();
+                if !apart || !queues.is_empty() {
+                    pairs.push((format!("{topic}@{group}"), Json::map(queues)));
+                }
             }
         }
         pairs.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         Json::map(pairs)
+    }
+
+    /// RocketMQ's `lmqOffsetTable`: of the groups of light queues, which are read from one queue.
+    fn light_json(&self) -> Json {
+        let mut pairs = Vec::new();
+        for (topic, groups) in &self.0 {
+            for (group, queues) in groups.iter().filter(|(group, _)| light::is_light(group)) {
+                pairs.extend(
+                    queues.get(&LIGHT_QUEUE).map(|offset| (format!("{topic}@{group}"), Json::from(*offset))),
+                );
+            }
+        }
+        pairs.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Json::map(pairs)
+    }
+
+    fn read_light(&mut self, json: Option<&Json>) {
+        for (key, offset) in json.map(Json::pairs).unwrap_or_default() {
+            let names = key.text().and_then(|key| key.split_once('@'));
+            match (
+                names.filter(|(topic, group)| names::is_topic(topic) && names::is_group(group)),
+                offset.int(),
+            ) {
+                (Some((topic, group)), Some(offset)) => drop(self.set(group, topic, LIGHT_QUEUE, offset)),
+                _ => tracing::warn!(?key, "lmqOffsetTable names what cannot be a topic and group: left out"),
+            }
+        }
     }
 
     fn from_json(json: Option<&Json>) -> Self {
@@ -101,6 +136,8 @@ impl Table {
 pub(crate) struct Offsets {
     tables: Mutex<Tables>,
     file: ConfigFile,
+    /// Whether the groups of light queues have a table of their own in the file.
+    light: bool,
 }
 
 #[derive(Debug, Default)]
@@ -113,20 +150,38 @@ struct Tables {
 }
 
 impl Offsets {
-    /// Reads `consumerOffset.json`.
-    pub(crate) fn load(file: ConfigFile, now: StoreTimestamp) -> Result<Self> {
-        let tables = file.load(|json| {
+    /// Reads `consumerOffset.json`; with `light` queues `lmqConsumerOffset.json`, or the other while there is none.
+    pub(crate) fn load(
+        file_of: impl Fn(&str) -> Result<ConfigFile>,
+        light: bool,
+        now: StoreTimestamp,
+    ) -> Result<Self> {
+        let read = |json: &Json| {
             json.get("offsetTable").ok_or("no offsetTable")?;
+            let mut consumed = Table::from_json(json.get("offsetTable"));
+            consumed.read_light(json.get("lmqOffsetTable"));
             Ok(Tables {
-                consumed: Table::from_json(json.get("offsetTable")),
+                consumed,
                 pulled: Table::from_json(json.get("pullOffsetTable")),
                 version: DataVersion::from_json(json.get("dataVersion")).unwrap_or_default(),
                 ..Tables::default()
             })
-        })?;
+        };
+        let plain = file_of("consumerOffset.json")?;
+        let (file, tables) = if light {
+            let file = file_of("lmqConsumerOffset.json")?;
+            let tables = match file.load(read)? {
+                Some(tables) => Some(tables),
+                None => plain.load(read)?,
+            };
+            (file, tables)
+        } else {
+            let tables = plain.load(read)?;
+            (plain, tables)
+        };
         let tables =
             tables.unwrap_or_else(|| Tables { version: DataVersion::new(now.get()), ..Tables::default() });
-        Ok(Self { tables: Mutex::new(tables), file })
+        Ok(Self { tables: Mutex::new(tables), file, light })
     }
 
     /// Takes back every offset beyond the end of its queue, which a log that was cut leaves behind: the consumer
@@ -255,12 +310,16 @@ impl Offsets {
         let by_group = by_group
             .into_iter()
             .map(|(group, topics)| (group, Json::from(topics.into_iter().collect::<Vec<_>>())));
-        Json::map([
+        let mut fields = vec![
             ("dataVersion", tables.version.to_json()),
             ("groupTopicMap", Json::map(by_group)),
-            ("offsetTable", tables.consumed.to_json()),
-            ("pullOffsetTable", tables.pulled.to_json()),
-        ])
+            ("offsetTable", tables.consumed.to_json(self.light)),
+            ("pullOffsetTable", tables.pulled.to_json(false)),
+        ];
+        if self.light {
+            fields.insert(2, ("lmqOffsetTable", tables.consumed.light_json()));
+        }
+        Json::map(fields)
     }
 
     /// Writes `consumerOffset.json` when anything changed since the last time, after `sync` of the log: an offset past
@@ -347,9 +406,35 @@ mod tests {
     use super::*;
     use crate::{broker::config_file::golden, vfs::OsVfs};
 
+    fn offsets_with(dir: &std::path::Path, light: bool) -> Offsets {
+        Offsets::load(|name| ConfigFile::new(Arc::new(OsVfs), dir, name), light, StoreTimestamp(5)).unwrap()
+    }
+
     fn offsets(dir: &std::path::Path) -> Offsets {
-        let file = ConfigFile::new(Arc::new(OsVfs), dir, "consumerOffset.json").unwrap();
-        Offsets::load(file, StoreTimestamp(5)).unwrap()
+        offsets_with(dir, false)
+    }
+
+    /// Java keeps everything in another file then, and the groups of light queues apart, without a queue.
+    #[test]
+    fn with_light_queues_the_offsets_are_where_java_has_them_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = offsets(dir.path());
+        before.commit("g", "t", 1, 4);
+        before.save(StoreTimestamp(6), || Ok(())).unwrap();
+        let first = offsets_with(dir.path(), true);
+        assert_eq!(first.query("g", "t", 1), Some(4), "what the other file has is gone");
+        first.commit("%LMQ%g", "%LMQ%t", 0, 7);
+        first.commit("%LMQ%g", "t", 3, 8);
+        first.commit("g", "%LMQ%t", 0, 9);
+        first.save(StoreTimestamp(7), || Ok(())).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("lmqConsumerOffset.json")).unwrap();
+        let json = Json::parse(text.as_bytes()).unwrap();
+        assert_eq!(json.get("lmqOffsetTable").unwrap().compact(), r#"{"%LMQ%t@%LMQ%g":7}"#);
+        let plain = r#"{"%LMQ%t@g":{0:9},"t@%LMQ%g":{3:8},"t@g":{1:4}}"#;
+        assert_eq!(json.get("offsetTable").unwrap().compact(), plain);
+        let second = offsets_with(dir.path(), true);
+        let all = [("%LMQ%g", "%LMQ%t", 0), ("%LMQ%g", "t", 3), ("g", "%LMQ%t", 0), ("g", "t", 1)];
+        assert_eq!(all.map(|(group, topic, queue)| second.query(group, topic, queue).unwrap()), [7, 8, 9, 4]);
     }
 
     /// The pairs of a map at every depth in one order; Java's is that of its hash tables.

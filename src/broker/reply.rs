@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     format::properties::{self, Properties},
-    message::{Message, Queue},
+    message::{Message, PutStatus, Queue},
     remoting::{
         Command, Connection,
         codes::{request, response},
@@ -174,10 +174,15 @@ fn store(broker: &Broker, conn: &Arc<Connection>, stored: &Stored, answer: Optio
         .store_host(broker.store_host)
         .reconsume_times(stored.reconsume_times)
         .wait_store(wait);
-    let appended = match broker.store.put(&message) {
+    let appended = if broker.sends.is_busy(broker) {
+        Err(put_code(PutStatus::OsPageCacheBusy).1.unwrap_or_default())
+    } else {
+        broker.store.put(&message).map_err(|error| error.to_string())
+    };
+    let appended = match appended {
         Ok(appended) => appended,
-        Err(error) => {
-            tracing::warn!(%error, "a reply was not stored");
+        Err(why) => {
+            tracing::warn!(why, "a reply was not stored");
             if let Some(answer) = answer {
                 conn.send(answer);
             }

@@ -10,6 +10,7 @@ use super::{
     property_text::rewritten,
     schedule::Delay,
     send::put_code,
+    send_queue::Kind,
     topics::{self, perm},
 };
 use crate::{
@@ -23,7 +24,8 @@ use crate::{
 };
 
 /// The codes that this file answers.
-pub(super) const ROUTES: &[(i32, Route)] = &[(request::CONSUMER_SEND_MSG_BACK, Route::Take(send_back))];
+pub(super) const ROUTES: &[(i32, Route)] =
+    &[(request::CONSUMER_SEND_MSG_BACK, Route::Queued(Kind::Send, send_back))];
 
 /// The level of the first retry when the consumer names none.
 const FIRST_LEVEL: i32 = 3;
@@ -111,7 +113,11 @@ impl Back {
             ),
             (properties::WAIT, "false"),
         ];
-        let drop = [properties::DELAY, properties::CRC32];
+        let mut drop = vec![properties::DELAY, properties::CRC32, properties::INNER_MULTI_QUEUE_OFFSET];
+        if self.topic.starts_with(names::DLQ_PREFIX) {
+            // A dead letter goes to no light queue again.
+            drop.push(properties::INNER_MULTI_DISPATCH);
+        }
         let delay = Delay::of(broker, self.level, record.sys_flag, &self.topic, self.queue_id);
         let queue = match &delay {
             Some(delay) => {

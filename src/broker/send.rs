@@ -16,9 +16,10 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Broker, Refusal, Route, batch_body, names,
+    Broker, Refusal, Route, answers, batch_body, light, names,
     property_text::{Marks, POP_CHECK, PRIORITY, TIMERS, rewritten},
     send_header::SendHeader,
+    send_queue::{Kind, Turn},
     topics::{TopicConfig, perm},
     transaction::Parked,
     wait::Wait,
@@ -46,7 +47,7 @@ const NOT_FOR_CLIENTS: [&str; 7] = [
     "OFFSET_MOVED_EVENT",
 ];
 /// Properties that only brokers and the store set.
-pub(super) const RESERVED: [&str; 2] = [POP_CHECK, properties::CRC32];
+pub(super) const RESERVED: [&str; 3] = [POP_CHECK, properties::CRC32, properties::INNER_MULTI_QUEUE_OFFSET];
 /// Queues of a dead-letter topic.
 const DLQ_QUEUES: i32 = 1;
 
@@ -115,16 +116,38 @@ impl Broker {
 
 /// Takes the sends of one read, in their order.
 fn serve(broker: &Arc<Broker>, conn: &Arc<Connection>, requests: Vec<Command>) {
-    let mut singles = Vec::new();
+    let mut sends = Vec::with_capacity(requests.len());
     for request in requests {
         match prepare(broker, conn, &request) {
-            Ok(prepared) if prepared.batch => {
-                // Flushed first, so that the order of the queue is the order on the connection.
-                put_singles(broker, conn, std::mem::take(&mut singles));
-                put_client_batch(broker, conn, prepared);
-            }
-            Ok(prepared) => singles.push(prepared),
+            Ok(prepared) => sends.push(prepared),
             Err(refusal) => refuse(conn, blank_answer(broker, &request), refusal),
+        }
+    }
+    if sends.is_empty() {
+        return;
+    }
+    let bytes = sends.iter().flat_map(|send| &send.parts).map(|part| part.body.len()).sum();
+    let conn = Arc::clone(conn);
+    broker.sends.pass(broker, Kind::Send, (sends.len(), bytes), move |turn| match turn {
+        Turn::Work(broker) => put_all(broker, &conn, sends),
+        Turn::Refused(Refusal { code, remark }) => {
+            for send in sends {
+                refuse(&conn, send.answer, Refusal::new(code, remark.as_str()));
+            }
+        }
+    });
+}
+
+/// Stores sends in their order, neighbours that are single messages together.
+fn put_all(broker: &Arc<Broker>, conn: &Arc<Connection>, sends: Vec<Prepared>) {
+    let mut singles = Vec::new();
+    for send in sends {
+        if send.batch {
+            // Flushed first, so that the order of the queue is the order on the connection.
+            put_singles(broker, conn, std::mem::take(&mut singles));
+            put_client_batch(broker, conn, send);
+        } else {
+            singles.push(send);
         }
     }
     put_singles(broker, conn, singles);
@@ -236,12 +259,15 @@ fn single_part(
 ) -> Result<(), Refusal> {
     let mut target = (topic.name.clone(), prepared.queue_id);
     let mut level = marks.delay_level;
+    let mut drop = RESERVED.to_vec();
     if header.topic.starts_with(names::RETRY_PREFIX)
         && let Some(dead) = dead_letter_topic(broker, header)?
     {
         target = (dead, broker.any_queue(DLQ_QUEUES));
         prepared.queue = broker.store.queue(&target.0, target.1)?;
         level = 0;
+        // A dead letter goes to no light queue again.
+        drop.push(properties::INNER_MULTI_DISPATCH);
     }
     // Consumers of old releases send what they retry with the mark that it had as a half message.
     let retried = header.topic.starts_with(names::RETRY_PREFIX) || header.reconsume_times > 0 && level > 0;
@@ -250,6 +276,7 @@ fn single_part(
         let remark = "this broker takes no transactional messages (rejectTransactionMessage=true)";
         return Err(Refusal::new(response::NO_PERMISSION, remark));
     }
+    light::check(&broker.config.store, header.properties.as_bytes(), &NOT_FOR_CLIENTS)?;
     if marks.inner_batch {
         return Err(illegal("a single message cannot say that it is a batch"));
     }
@@ -262,7 +289,6 @@ fn single_part(
         }
     };
     let trace_on = if broker.live.trace_on.load(Relaxed) { "true" } else { "false" };
-    let mut drop = RESERVED.to_vec();
     if marks.priority >= 0 && !marks.is_prioritized() {
         drop.push(PRIORITY);
     }
@@ -334,6 +360,9 @@ fn batch_parts(
         return Err(too_large(limit));
     }
     let parts = batch_body::split(body).ok_or_else(|| illegal("the body is no batch of messages"))?;
+    for part in &parts {
+        light::check(&broker.config.store, part.properties, &NOT_FOR_CLIENTS)?;
+    }
     Ok(parts
         .into_iter()
         .map(|part| Part {
@@ -346,8 +375,8 @@ fn batch_parts(
 
 fn too_large(limit: usize) -> Refusal {
     illegal(format!(
-        "the message is too large: a body may have {limit} bytes (maxMessageSize), its properties {}",
-        crate::format::message::MAX_PROPERTIES
+        "the message is illegal, maybe msg body or properties length not matched. msg body length limit {limit}B, msg \
+         properties length limit 32KB."
     ))
 }
 
@@ -390,13 +419,13 @@ fn put_singles(broker: &Arc<Broker>, conn: &Arc<Connection>, mut singles: Vec<Pr
         let stored = broker.store.put_batch(&messages);
         drop(messages);
         if let Ok(stored) = stored {
-            return answer_all(conn, &mut singles, stored.into_iter().collect());
+            return answer_all(broker, conn, &mut singles, stored.into_iter().collect());
         }
     }
     for mut single in singles {
         let stored = single.messages(broker).next().map(|message| broker.store.put(&message));
         match stored {
-            Some(Ok(appended)) => answer_all(conn, std::slice::from_mut(&mut single), vec![appended]),
+            Some(Ok(appended)) => answer_all(broker, conn, std::slice::from_mut(&mut single), vec![appended]),
             Some(Err(error)) => refuse(conn, single.answer, put_refusal(broker, &error)),
             None => {}
         }
@@ -416,12 +445,12 @@ fn put_client_batch(broker: &Arc<Broker>, conn: &Arc<Connection>, mut batch: Pre
     let ids = stored.iter().map(Appended::message_id).collect::<Vec<_>>().join(",");
     let answer = stored.first().and_then(|first| batch.stored(ids, first));
     if let Some(last) = stored.into_iter().next_back() {
-        send_when_durable(conn, last, answer.into_iter().collect());
+        answers::when_durable(broker, conn, last, answer.into_iter().collect());
     }
 }
 
 /// Answers single sends: those that do not wait for the disk now, the others together when the last is durable.
-fn answer_all(conn: &Arc<Connection>, singles: &mut [Prepared], stored: Vec<Appended>) {
+fn answer_all(broker: &Broker, conn: &Arc<Connection>, singles: &mut [Prepared], stored: Vec<Appended>) {
     let mut waiting = Vec::new();
     let mut last = None;
     for (single, appended) in singles.iter_mut().zip(stored) {
@@ -430,42 +459,36 @@ fn answer_all(conn: &Arc<Connection>, singles: &mut [Prepared], stored: Vec<Appe
             waiting.extend(answer);
             last = Some(appended);
         } else {
-            send_when_durable(conn, appended, answer.into_iter().collect());
+            answers::when_durable(broker, conn, appended, answer.into_iter().collect());
         }
     }
     if let Some(last) = last {
-        send_when_durable(conn, last, waiting);
+        answers::when_durable(broker, conn, last, waiting);
     }
 }
 
-fn send_when_durable(conn: &Arc<Connection>, stored: Appended, answers: Vec<Command>) {
-    if answers.is_empty() {
-        // Nobody asked to be told; the flusher does its work all the same.
-        drop(stored);
-        return;
-    }
-    let conn = Arc::clone(conn);
-    stored.on_durable(move |result| {
-        let (code, remark) = match result {
-            Ok(status) => put_code(status),
-            Err(error) => (put_code(error.put_status()).0, Some(error.to_string())),
-        };
-        for mut answer in answers {
-            answer.code = code;
-            answer.remark.clone_from(&remark);
-            conn.send(answer);
-        }
-    });
-}
-
-fn put_refusal(broker: &Broker, error: &Error) -> Refusal {
+/// Why a message was not stored: RocketMQ's remark, and what happened here.
+pub(super) fn put_refusal(broker: &Broker, error: &Error) -> Refusal {
+    let limit = broker.config.store.max_message_size;
     match error.put_status() {
         PutStatus::MessageIllegal | PutStatus::PropertiesSizeExceeded
             if matches!(error, Error::BodyTooLarge { .. } | Error::PropertiesTooLarge { .. }) =>
         {
-            too_large(broker.config.store.max_message_size)
+            too_large(limit)
         }
-        status => Refusal::new(put_code(status).0, error.to_string()),
+        status @ PutStatus::ServiceNotAvailable => {
+            let used = f64::from(broker.store.status().disk_used_percent) / 100.0;
+            let why = format!(
+                "service not available now. It may be caused by one of the following reasons: the broker's disk is full \
+                 [CL: {used:5.2} CQ: {used:5.2} INDEX: {used:5.2}], messages are put to the slave, message store has been \
+                 shut down, etc. Here: {error}"
+            );
+            Refusal::new(put_code(status).0, why)
+        }
+        status => {
+            let (code, why) = put_code(status);
+            Refusal::new(code, why.map_or_else(|| error.to_string(), |why| format!("{why} Here: {error}")))
+        }
     }
 }
 
@@ -478,21 +501,22 @@ pub(super) fn put_code(status: PutStatus) -> (i32, Option<String>) {
         PutStatus::FlushSlaveTimeout => (response::FLUSH_SLAVE_TIMEOUT, None),
         PutStatus::SlaveNotAvailable => (response::SLAVE_NOT_AVAILABLE, None),
         PutStatus::ServiceNotAvailable => {
-            (response::SERVICE_NOT_AVAILABLE, remark("the store takes no messages now"))
+            (response::SERVICE_NOT_AVAILABLE, remark("service not available now."))
         }
         PutStatus::MessageIllegal | PutStatus::PropertiesSizeExceeded => {
-            (response::MESSAGE_ILLEGAL, remark("the message breaks a limit of the store"))
+            (response::MESSAGE_ILLEGAL, remark("the message is illegal."))
         }
         PutStatus::OsPageCacheBusy => {
-            (response::SYSTEM_BUSY, remark("[PC_SYNCHRONIZED] the page cache is busy, try again later"))
+            (response::SYSTEM_BUSY, remark("[PC_SYNCHRONIZED]broker busy, start flow control for a while"))
         }
         PutStatus::CreateMappedFileFailed => {
-            (response::SYSTEM_ERROR, remark("no room for another log segment"))
+            (response::SYSTEM_ERROR, remark("create mapped file failed, server is busy or broken."))
         }
-        PutStatus::LmqConsumeQueueNumExceeded => {
-            (response::LMQ_QUOTA_EXCEEDED, remark("too many %LMQ% queues"))
-        }
-        PutStatus::UnknownError => (response::SYSTEM_ERROR, remark("the store could not keep the message")),
+        PutStatus::LmqConsumeQueueNumExceeded => (
+            response::LMQ_QUOTA_EXCEEDED,
+            remark("[LMQ_CONSUME_QUEUE_NUM_EXCEEDED]lmq consume queue num exceeded."),
+        ),
+        PutStatus::UnknownError => (response::SYSTEM_ERROR, remark("UNKNOWN_ERROR")),
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     config::BrokerConfig,
     config_file::{ConfigFile, DataVersion},
     json::Json,
-    names,
+    light, names,
     register::Told,
 };
 use crate::{
@@ -124,6 +124,8 @@ impl TopicConfig {
 pub(crate) struct Topics {
     table: RwLock<Table>,
     file: ConfigFile,
+    /// Whether those of light queues are there without being in the table.
+    light: bool,
 }
 
 #[derive(Debug)]
@@ -144,18 +146,28 @@ impl Topics {
                 table.topics.insert(topic.name.clone(), Arc::new(topic));
             }
         }
-        let topics = Self { table: RwLock::new(table), file };
+        let topics = Self { table: RwLock::new(table), file, light: config.store.lmq };
         topics.save()?;
         Ok(topics)
     }
 
     /// One topic.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<TopicConfig>> {
+        if self.is_light(name) {
+            return light::topic(name);
+        }
         self.table.read().topics.get(name).cloned()
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
+        if self.is_light(name) {
+            return names::is_topic(name);
+        }
         self.table.read().topics.contains_key(name)
+    }
+
+    fn is_light(&self, name: &str) -> bool {
+        self.light && light::is_light(name)
     }
 
     /// Every topic, by name, and the table's version.
@@ -168,6 +180,9 @@ impl Topics {
 
     /// Puts a topic in; `false` when it was there just so.
     fn put(&self, topic: TopicConfig, now: StoreTimestamp) -> bool {
+        if self.is_light(&topic.name) {
+            return false;
+        }
         let mut table = self.table.write();
         if table.topics.get(&topic.name).is_some_and(|old| **old == topic) {
             return false;

@@ -102,7 +102,9 @@ fn log_to_stderr(asked: Option<&str>, default: &str) -> Result<(), Failure> {
 
 /// The runtime that servers run on.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+    // One that the disk may keep, and one that goes on serving.
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?)
 }
 
 /// Waits until Ctrl-C is pressed or the process is asked to end. Being asked once more ends it at once.

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    broker::{Broker, Refusal, config_file::ConfigFile, json::Json, names, register, topics::perm},
+    broker::{Broker, Refusal, config_file::ConfigFile, json::Json, light, names, register, topics::perm},
     error::Result,
     remoting::{
         Client, Command, Connection,
@@ -131,7 +131,8 @@ impl Assignments {
 
     /// The readable queues of a topic as a name server knows them; `None` when no name server knows the topic.
     async fn route(&self, broker: &Broker, topic: &str) -> Option<Vec<MessageQueue>> {
-        if broker.config.name_servers.is_empty() {
+        // No name server knows light queues.
+        if broker.config.name_servers.is_empty() || broker.config.store.lmq && light::is_light(topic) {
             return own_queues(broker, topic);
         }
         let now = broker.clock.monotonic();

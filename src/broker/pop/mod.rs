@@ -37,7 +37,7 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Broker, Route, config::BrokerConfig, config_file::ConfigFile};
+use super::{Broker, Route, config::BrokerConfig, config_file::ConfigFile, send_queue::Kind as Queued};
 use crate::{error::Result, remoting::codes::request};
 use {
     assignment::Assignments,
@@ -53,9 +53,9 @@ pub(super) const ROUTES: &[(i32, Route)] = &[
     (request::SET_MESSAGE_REQUEST_MODE, Route::Answer(assignment::set_mode)),
     (request::GET_ALL_MESSAGE_REQUEST_MODE, Route::Answer(assignment::all_modes)),
     (request::POP_MESSAGE, Route::Take(receive::serve)),
-    (request::ACK_MESSAGE, Route::Take(ack::one)),
-    (request::BATCH_ACK_MESSAGE, Route::Take(ack::batch)),
-    (request::CHANGE_MESSAGE_INVISIBLETIME, Route::Take(invisible::change)),
+    (request::ACK_MESSAGE, Route::Queued(Queued::Ack, ack::one)),
+    (request::BATCH_ACK_MESSAGE, Route::Queued(Queued::Ack, ack::batch)),
+    (request::CHANGE_MESSAGE_INVISIBLETIME, Route::Queued(Queued::Ack, invisible::change)),
     (request::NOTIFICATION, Route::Take(look::notify)),
     (request::PEEK_MESSAGE, Route::Answer(look::peek)),
     (request::POLLING_INFO, Route::Answer(look::info)),

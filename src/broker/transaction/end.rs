@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::half::Half;
 use crate::{
-    broker::{Broker, Refusal, Route, names, send::put_code},
+    broker::{Broker, Refusal, Route, names, send::put_code, send_queue::Kind},
     message::PutStatus,
     remoting::{
         Command, Connection,
@@ -14,7 +14,8 @@ use crate::{
 };
 
 /// The codes that this file answers.
-pub(super) const ROUTES: &[(i32, Route)] = &[(request::END_TRANSACTION, Route::Take(end))];
+pub(super) const ROUTES: &[(i32, Route)] =
+    &[(request::END_TRANSACTION, Route::Queued(Kind::Transaction, end))];
 
 /// `commitOrRollback`: the transaction bits of a message's system flag.
 mod outcome {

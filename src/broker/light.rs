@@ -1,0 +1,53 @@
+//! Light queues (`enableLmq`): topics and groups named `%LMQ%...` are there without being made. Such a topic has one
+//! queue, which gets the messages whose INNER_MULTI_DISPATCH names it (`enableMultiDispatch`); neither it nor such a
+//! group is in a table, known to a name server, or deleted for being unknown.
+
+use std::sync::Arc;
+
+use super::{
+    Refusal,
+    groups::GroupConfig,
+    names,
+    topics::{TopicConfig, perm},
+};
+use crate::{
+    config::Config,
+    format::properties::{INNER_MULTI_DISPATCH, Properties},
+    remoting::codes::response,
+};
+
+/// Whether `name` is one of a light queue.
+pub(super) fn is_light(name: &str) -> bool {
+    name.starts_with(names::LIGHT_PREFIX)
+}
+
+/// The topic of a light queue; `None` when there can be none of that name.
+pub(super) fn topic(name: &str) -> Option<Arc<TopicConfig>> {
+    names::is_topic(name).then(|| Arc::new(TopicConfig::new(name, 1, perm::READ | perm::WRITE)))
+}
+
+/// The group of a light queue's consumer; `None` when there can be none of that name.
+pub(super) fn group(name: &str) -> Option<Arc<GroupConfig>> {
+    names::is_group(name).then(|| Arc::new(GroupConfig::new(name)))
+}
+
+/// Checks the queues that a message names to be dispatched to as well.
+///
+/// # Errors
+/// MESSAGE_ILLEGAL when one cannot be a topic, or is one of the broker's own.
+pub(super) fn check(store: &Config, properties: &[u8], own: &[&str]) -> Result<(), Refusal> {
+    if !store.multi_dispatch {
+        return Ok(());
+    }
+    let named = Properties::new(properties).get(INNER_MULTI_DISPATCH).unwrap_or_default();
+    let bad =
+        named.split(',').find(|name| !name.is_empty() && (!names::is_topic(name) || own.contains(name)));
+    match bad {
+        None => Ok(()),
+        Some(name) => {
+            let why =
+                format!("{INNER_MULTI_DISPATCH} names {:?}, which gets no messages so", names::shorten(name));
+            Err(Refusal::new(response::MESSAGE_ILLEGAL, why))
+        }
+    }
+}
