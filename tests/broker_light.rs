@@ -159,7 +159,8 @@ async fn beyond_their_greatest_number_no_light_queue_is_made() {
 async fn without_enable_lmq_a_light_name_is_any_name() {
     let broker = Fixture::start(|config| config.store.multi_dispatch = true).await;
     let client = broker.client().await;
-    let answer = call(&client, of_queue(request::GET_MAX_OFFSET, "%LMQ%a", 0)).await;
+    let answer =
+        call(&client, Command::request(request::GET_TOPIC_CONFIG).with_field("topic", "%LMQ%a")).await;
     assert_eq!(answer.code, response::TOPIC_NOT_EXIST);
     let answer = call(&client, Pull::new("g", "%LMQ%a", 0, 0).command()).await;
     assert_eq!(answer.code, response::TOPIC_NOT_EXIST);

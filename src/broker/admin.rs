@@ -44,14 +44,11 @@ pub(super) const ROUTES: &[(i32, Route)] = &[
     (request::SET_COMMITLOG_READ_MODE, Route::Answer(read_mode)),
 ];
 
-/// The queue that a request names; `None` when it exists but never had a message.
+/// The queue that a request names; `None` when it never had a message, whether or not there is such a topic.
 fn queue_of(broker: &Broker, cmd: &Command) -> Result<Option<Queue>, Refusal> {
-    let topic = broker.known_topic(cmd.fields.text("topic")?)?;
+    let topic = cmd.fields.text("topic")?;
     let id: i32 = cmd.fields.parse("queueId")?;
-    if id < 0 || id >= topic.read_queues.max(topic.write_queues) {
-        return Err(Refusal::new(response::INVALID_PARAMETER, format!("{} has no queue {id}", topic.name)));
-    }
-    Ok(broker.store.find_queue(&topic.name, id))
+    Ok(if broker.topics.contains(topic) { broker.store.find_queue(topic, id) } else { None })
 }
 
 fn max_offset(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
@@ -105,12 +102,25 @@ fn queue_entries(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Re
             ("tagsCode", unit.tags_code.get().into()),
         ])
     };
-    let body = Json::map([
+    if entries.is_empty() {
+        let (topic, id) = (names::shorten(cmd.fields.text("topic")?), cmd.fields.text("queueId")?);
+        let remark = format!("Index {index} of {id}@{topic} is not exist!");
+        return Ok(cmd.reply(response::SUCCESS).with_remark(remark).with_body(entries_body(
+            end,
+            first,
+            Vec::new(),
+        )));
+    }
+    Ok(cmd.reply(response::SUCCESS).with_body(entries_body(end, first, entries.iter().map(entry).collect())))
+}
+
+fn entries_body(end: i64, first: i64, entries: Vec<Json>) -> String {
+    Json::map([
         ("maxQueueIndex", Json::from(end)),
         ("minQueueIndex", first.into()),
-        ("queueData", Json::List(entries.iter().map(entry).collect())),
-    ]);
-    Ok(cmd.reply(response::SUCCESS).with_body(body.compact()))
+        ("queueData", Json::List(entries)),
+    ])
+    .compact()
 }
 
 fn delay_offsets(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
@@ -301,14 +311,19 @@ fn clean_topics(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Res
 
 /// The mode is an madvise constant: 0 reads ahead, 1 does not.
 fn read_mode(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
-    let ahead = match cmd.fields.parse::<i32>("READ_AHEAD_MODE")? {
+    let mode: i32 = cmd
+        .fields
+        .parse("READ_AHEAD_MODE")
+        .map_err(|_| Refusal::new(response::SYSTEM_ERROR, "set commitlog readahead mode failed"))?;
+    let ahead = match mode {
         0 => true,
         1 => false,
-        other => {
-            let why = format!("the read-ahead mode is 0 (with) or 1 (without), not {other}");
+        _ => {
+            let why = "set commitlog readahead mode param value error";
             return Err(Refusal::new(response::INVALID_PARAMETER, why));
         }
     };
     broker.store.set_read_ahead(ahead);
-    Ok(cmd.reply(response::SUCCESS))
+    let remark = format!("set commitlog readahead mode success, mode: {mode}");
+    Ok(cmd.reply(response::SUCCESS).with_remark(remark))
 }

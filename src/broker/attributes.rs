@@ -113,10 +113,10 @@ pub(super) fn of_topic(
         return Err(Refusal::new(response::INVALID_PARAMETER, why));
     }
     for (name, value) in &changes {
-        let known = OF_TOPICS.iter().find(|known| known.name == *name).ok_or_else(|| {
-            let all = OF_TOPICS.map(|known| known.name).join(", ");
-            refused(format!("topics have no attribute {:?}; known are {all}", names::shorten(name)))
-        })?;
+        let known = OF_TOPICS
+            .iter()
+            .find(|known| known.name == *name)
+            .ok_or_else(|| refused(format!("unsupported key: {}", names::shorten(name))))?;
         if old.is_some() && !known.changeable {
             return Err(refused(format!("the attribute {name} of a topic cannot change")));
         }

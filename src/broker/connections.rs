@@ -40,7 +40,7 @@ fn consumers(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result
     let group = broker.clients.consumer_group(name).ok_or_else(|| {
         Refusal::new(
             response::CONSUMER_NOT_ONLINE,
-            format!("no consumer of group {} is connected", names::shorten(name)),
+            format!("the consumer group[{}] not online", names::shorten(name)),
         )
     })?;
     let subscriptions = group.subscriptions.iter().map(|(topic, sub)| (topic.as_str(), sub.to_json()));
@@ -58,7 +58,7 @@ fn producers(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result
     let name = cmd.fields.text("producerGroup")?;
     let mut all = broker.clients.producers();
     let members = all.remove(name).ok_or_else(|| {
-        let why = format!("no producer of group {} is connected", names::shorten(name));
+        let why = format!("the producer group[{}] not exist", names::shorten(name));
         Refusal::new(response::SYSTEM_ERROR, why)
     })?;
     let body = Json::map([("connectionSet", Json::List(members.iter().map(connection_json).collect()))]);
@@ -88,8 +88,7 @@ fn addressee(broker: &Broker, cmd: &Command) -> Result<Member, Refusal> {
     let group = cmd.fields.text("consumerGroup")?;
     let client = cmd.fields.text("clientId")?;
     broker.clients.find(group, client).ok_or_else(|| {
-        let why =
-            format!("client {} of group {} is not connected", names::shorten(client), names::shorten(group));
+        let why = format!("The Consumer <{}> <{}> not online", names::shorten(group), names::shorten(client));
         Refusal::new(response::SYSTEM_ERROR, why)
     })
 }

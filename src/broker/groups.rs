@@ -351,9 +351,9 @@ fn get_all(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<C
 
 fn get_one(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
     let name = cmd.fields.text("group")?;
-    let group = broker.group(name).ok_or_else(|| {
-        Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, format!("no group {}", names::shorten(name)))
-    })?;
+    let group = broker
+        .group(name)
+        .ok_or_else(|| Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, "No group in this broker"))?;
     Ok(cmd.reply(response::SUCCESS).with_body(group.to_json().compact()))
 }
 

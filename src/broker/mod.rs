@@ -14,6 +14,7 @@ mod clients;
 mod config;
 mod config_file;
 mod connections;
+mod counts;
 mod filters;
 mod groups;
 mod hold;
@@ -29,6 +30,7 @@ mod property_text;
 mod pull;
 mod query;
 mod rates;
+mod refusal;
 mod register;
 mod release;
 mod reply;
@@ -50,11 +52,12 @@ use tokio::{runtime::Handle as Runtime, sync::watch};
 
 pub use config::{BrokerConfig, ConfigWarning};
 pub use config_file::{mend_tables, unreadable_tables};
+pub(crate) use refusal::Refusal;
 
 use crate::{
     clock::{Clock, SystemClock},
     error::{Error, Result},
-    remoting::{Command, Connection, FieldError, Limits, Server, Service, codes::response},
+    remoting::{Command, Connection, Limits, Server, Service, codes::response},
     store::Store,
     types::{QueueOffset, StoreTimestamp},
     vfs::{OsVfs, Vfs},
@@ -65,6 +68,7 @@ use {
     answers::Answers,
     clients::Clients,
     config_file::ConfigFile,
+    counts::Counts,
     filters::Filters,
     groups::Groups,
     json::Json,
@@ -94,31 +98,6 @@ use {
 /// Where the text is none, and what was expected there.
 pub fn config_json(text: &[u8]) -> std::result::Result<String, String> {
     Json::parse(text).map(|json| json.pretty())
-}
-
-/// Why a request is not answered with success: RocketMQ's response code and a remark for the user.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) code: i32,
-    pub(crate) remark: String,
-}
-
-impl Refusal {
-    pub(crate) fn new(code: i32, remark: impl Into<String>) -> Self {
-        Self { code, remark: remark.into() }
-    }
-}
-
-impl From<FieldError> for Refusal {
-    fn from(error: FieldError) -> Self {
-        Self::new(response::SYSTEM_ERROR, error.to_string())
-    }
-}
-
-impl From<crate::Error> for Refusal {
-    fn from(error: crate::Error) -> Self {
-        Self::new(response::SYSTEM_ERROR, error.to_string())
-    }
 }
 
 /// Serves one request at once.
@@ -154,7 +133,8 @@ const ROUTES: &[&[(i32, Route)]] = &[
     reply::ROUTES,
     transaction::ROUTES[0],
     transaction::ROUTES[1],
-    timer::ROUTES,
+    timer::ROUTES[0],
+    timer::ROUTES[1],
     pop::ROUTES,
 ];
 
@@ -188,6 +168,9 @@ pub struct Broker {
     pub(crate) timer: Timer,
     pub(crate) rates: Rates,
     pub(crate) config_version: ConfigVersion,
+    /// Messages that wait for a time, and half messages, of each topic.
+    timed: Counts,
+    halves: Counts,
     sends: SendQueue,
     answers: Answers,
     /// The settings that may change while it runs.
@@ -263,9 +246,10 @@ impl Broker {
         let offsets = self.offsets.save(self.clock.now(), || self.store.sync());
         let filters = self.filters.save(self.clock.now());
         let popped = self.pop.save(self);
+        let counted = self.timed.save().and(self.halves.save());
         self.sends.stop();
         let closed = self.store.close().and(ended).and(synced).and(timed).and(scheduled).and(offsets);
-        closed.and(filters).and(popped)
+        closed.and(filters).and(popped).and(counted)
     }
 }
 
@@ -319,6 +303,8 @@ struct State {
     pop: Pop,
     schedule: Schedule,
     filters: Filters,
+    timed: Counts,
+    halves: Counts,
 }
 
 fn load_state(
@@ -339,6 +325,8 @@ fn load_state(
         offsets,
         pop: Pop::load(config, file)?,
         schedule: Schedule::load(file("delayOffset.json")?, config.store.delay_levels_ms(), now)?,
+        timed: Counts::of_timers(file("timermetrics")?)?,
+        halves: Counts::of_transactions(file("transactionMetrics")?)?,
         filters: Filters::load(file("consumerFilter.json")?, config.bloom(), config.keep_filters_ms, now)?,
     })
 }
@@ -435,9 +423,10 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
     let mut config = config;
     config.store.ext_bitmap_bits = usize::try_from(config.bloom().bits()).unwrap_or(0);
     let store = Store::open_with(config.store.clone(), Arc::clone(&vfs), Arc::clone(&clock))?;
-    let State { topics, groups, offsets, pop, schedule, filters } =
+    let State { topics, groups, offsets, pop, schedule, filters, timed, halves } =
         load_state(&config, &vfs, &store, boot_time)?;
     let timer = Timer::load(&config, &vfs, &store, boot_time)?;
+    timer.recount(&timed, &topics, boot_time);
     let ip = config.address();
     let store_host = ip.parse().unwrap_or(SocketAddr::new(config.bind, config.port));
     let hot_bytes = pull::hot_bytes(&*vfs, config.in_memory_percent);
@@ -462,6 +451,8 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
         timer,
         rates: Rates::default(),
         config_version: ConfigVersion::new(boot_time),
+        timed,
+        halves,
         sends: SendQueue::default(),
         answers: Answers::default(),
         live: Live::new(&config),
@@ -474,6 +465,7 @@ fn start_timers(broker: &Arc<Broker>) {
     broker.every(Duration::from_millis(broker.config.save_offsets_ms), |broker| broker.save_offsets());
     broker.every(Duration::from_secs(10), |broker| broker.expire_clients());
     broker.every(Duration::from_secs(10), |broker| broker.save_filters());
+    broker.every(counts::EVERY, |broker| broker.save_counts());
     broker.sample_rates();
     broker.every(rates::PERIOD, |broker| broker.sample_rates());
 }

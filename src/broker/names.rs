@@ -106,10 +106,15 @@ pub(crate) fn check_topic(name: &str) -> Result<(), Refusal> {
     if is_topic(name) {
         return Ok(());
     }
-    Err(Refusal::new(
-        response::INVALID_PARAMETER,
-        format!("{:?} cannot be a topic: 1 to {MAX_TOPIC} characters of %|a-zA-Z0-9_-", shorten(name)),
-    ))
+    let why = if name.trim().is_empty() {
+        "The specified topic is blank.".to_owned()
+    } else if is_plain(name) {
+        format!("The specified topic is longer than topic max length {MAX_TOPIC}.")
+    } else {
+        let name = shorten(name);
+        format!("The specified topic: {name}, contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$")
+    };
+    Err(Refusal::new(response::INVALID_PARAMETER, why))
 }
 
 /// Refuses what cannot be a group.

@@ -367,10 +367,12 @@ fn query(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Com
         // A group that starts on a young queue gets everything; on an old one the client's consumeFromWhere decides.
         None if zero_if_none && broker.is_young_queue(topic, queue) => 0,
         None => {
-            return Err(Refusal::new(
-                response::QUERY_NOT_FOUND,
-                format!("no offset of group {} yet", names::shorten(group)),
-            ));
+            let why = if zero_if_none {
+                "Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first"
+            } else {
+                "Not found, do not set to zero, maybe this group boot first"
+            };
+            return Err(Refusal::new(response::QUERY_NOT_FOUND, why));
         }
     };
     Ok(cmd.reply(response::SUCCESS).with_field("offset", offset))
@@ -382,19 +384,27 @@ fn update(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Co
     names::check_group(group)?;
     names::check_topic(topic)?;
     if !broker.topics.contains(topic) {
-        return Err(Refusal::new(response::TOPIC_NOT_EXIST, format!("no topic {topic}")));
+        return Err(Refusal::new(response::TOPIC_NOT_EXIST, format!("Topic {topic} not exist!")));
     }
     if broker.group(group).is_none() {
-        return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, format!("no group {group}")));
+        return Err(Refusal::new(
+            response::SUBSCRIPTION_GROUP_NOT_EXIST,
+            format!("Group {group} not exist!"),
+        ));
     }
-    let queue: i32 = cmd.fields.parse("queueId")?;
-    let offset: i64 = cmd.fields.parse("commitOffset")?;
+    let number = |name| cmd.fields.parse(name).map_err(|error| invalid(&error.to_string()));
+    let (queue, offset) = (number("queueId")?, number("commitOffset")?);
+    let queue = i32::try_from(queue).map_err(|_| invalid("queueId is out of range"))?;
     if broker.offsets.has_reset(group, topic, queue) {
         // The client does not know of the reset yet; its next pull will tell it.
         return Ok(cmd.reply(response::SUCCESS).with_remark("the offset was reset meanwhile"));
     }
     broker.offsets.commit(group, topic, queue, offset);
     Ok(cmd.reply(response::SUCCESS))
+}
+
+fn invalid(why: &str) -> Refusal {
+    Refusal::new(response::INVALID_PARAMETER, why)
 }
 
 fn get_all(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {

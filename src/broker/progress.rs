@@ -30,10 +30,8 @@ impl Broker {
     /// The topic, or the refusal of a request that names one which does not exist.
     pub(super) fn known_topic(&self, name: &str) -> Result<Arc<TopicConfig>, Refusal> {
         self.topics.get(name).ok_or_else(|| {
-            Refusal::new(
-                response::TOPIC_NOT_EXIST,
-                format!("no topic {} on this broker", names::shorten(name)),
-            )
+            let remark = format!("topic[{}] not exist", names::shorten(name));
+            Refusal::new(response::TOPIC_NOT_EXIST, remark)
         })
     }
 
@@ -189,11 +187,18 @@ fn time_span(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result
 }
 
 fn reset(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
-    let topic = broker.known_topic(cmd.fields.text("topic")?)?;
+    let name = cmd.fields.text("topic")?;
+    let topic = broker.topics.get(name).ok_or_else(|| {
+        let remark = format!("Topic {} does not exist", names::shorten(name));
+        Refusal::new(response::TOPIC_NOT_EXIST, remark)
+    })?;
     let group = cmd.fields.text("group")?;
     names::check_group(group)?;
     if broker.groups.get(group).is_none() {
-        return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, format!("no group {group}")));
+        return Err(Refusal::new(
+            response::SUBSCRIPTION_GROUP_NOT_EXIST,
+            format!("Group {group} does not exist"),
+        ));
     }
     let time: i64 = cmd.fields.parse("timestamp")?;
     let only: i32 = cmd.fields.parse_or("queueId", -1)?;

@@ -6,6 +6,7 @@
 //! exactly once: by [`serve`], or by whoever takes it out of the hold.
 
 use std::{
+    net::SocketAddr,
     path::Path,
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Duration,
@@ -180,8 +181,9 @@ fn is_cold(broker: &Broker, cmd: &Command) -> bool {
 
 /// Answers a pull, or holds it when it `may_wait`.
 fn answer(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command, may_wait: bool, pages: Pages) {
-    let outcome =
-        Header::read(&cmd).map_err(No::from).and_then(|header| pull(broker, &header, may_wait, pages));
+    let outcome = Header::read(&cmd)
+        .map_err(No::from)
+        .and_then(|header| pull(broker, &header, conn.peer(), may_wait, pages));
     match outcome {
         Ok(Outcome::Answer(reply)) => {
             Broker::reply(conn, &cmd, Ok(Command { opaque: cmd.opaque, ..reply }));
@@ -247,8 +249,14 @@ fn hold(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command, wait: Wait) 
     }
 }
 
-fn pull(broker: &Arc<Broker>, header: &Header<'_>, may_wait: bool, pages: Pages) -> Result<Outcome, No> {
-    let (group, topic) = check(broker, header)?;
+fn pull(
+    broker: &Arc<Broker>,
+    header: &Header<'_>,
+    peer: SocketAddr,
+    may_wait: bool,
+    pages: Pages,
+) -> Result<Outcome, No> {
+    let (group, topic) = check(broker, header, peer)?;
     let filter = filter_of(broker, header, &group)?;
     let found = read(broker, header, &filter)?;
     if may_wait {
@@ -293,31 +301,29 @@ fn touch(bytes: &[u8]) {
 }
 
 /// The checks that a pull must pass, in RocketMQ's order.
-fn check(broker: &Arc<Broker>, header: &Header<'_>) -> Result<(Arc<GroupConfig>, Arc<TopicConfig>), No> {
+fn check(
+    broker: &Arc<Broker>,
+    header: &Header<'_>,
+    peer: SocketAddr,
+) -> Result<(Arc<GroupConfig>, Arc<TopicConfig>), No> {
     if !perm::is_readable(broker.live.permission.load(Relaxed)) {
         return Err(No::forbidden(
             forbidden::BROKER,
-            format!("the broker {} gives no messages", broker.config.name),
+            format!("the broker[{}] pulling message is forbidden", broker.store_host.ip()),
         ));
     }
-    let group = broker.group(header.group).ok_or_else(|| {
-        let remark = format!("there is no group {}", names::shorten(header.group));
-        No::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark)
-    })?;
+    let group = broker.group(header.group).ok_or_else(|| Refusal::no_group_to_read_for(header.group))?;
     if !group.consume_enable {
-        return Err(No::forbidden(forbidden::GROUP, format!("the group {} may not consume", group.name)));
+        return Err(No::forbidden(forbidden::GROUP, Refusal::group_may_not_consume(&group.name).remark));
     }
-    let topic = broker.topics.get(header.topic).ok_or_else(|| {
-        let remark = format!("there is no topic {}, create it first", names::shorten(header.topic));
-        No::new(response::TOPIC_NOT_EXIST, remark)
-    })?;
+    let topic = broker.topics.get(header.topic).ok_or_else(|| Refusal::no_topic_to_read(header.topic))?;
     if !perm::is_readable(topic.perm) {
-        return Err(No::forbidden(forbidden::TOPIC, format!("the topic {} gives no messages", topic.name)));
+        let remark = format!("the topic[{}] pulling message is forbidden", topic.name);
+        return Err(No::forbidden(forbidden::TOPIC, remark));
     }
     if !(0..topic.read_queues).contains(&header.queue_id) {
-        let remark =
-            format!("there is no queue {}, topic {} has {}", header.queue_id, topic.name, topic.read_queues);
-        return Err(No::new(response::INVALID_PARAMETER, remark));
+        let code = response::INVALID_PARAMETER;
+        return Err(Refusal::no_queue_to_read(code, &topic, header.queue_id, peer).into());
     }
     Ok((group, topic))
 }
@@ -332,19 +338,17 @@ fn filter_of(broker: &Broker, header: &Header<'_>, group: &GroupConfig) -> Resul
         let expression = broker.compile(header.expression_type, header.subscription)?;
         return Ok(if elsewhere { by_tags("*") } else { Selection::Expression(expression) });
     }
-    let manner = broker.clients.manner(&group.name).ok_or_else(|| {
-        No::new(response::SUBSCRIPTION_NOT_EXIST, format!("the group {} has no consumer here", group.name))
-    })?;
+    let manner = broker.clients.manner(&group.name).ok_or_else(|| Refusal::not_subscribed("group info"))?;
     if manner.is_broadcast() && !group.consume_broadcast_enable {
-        let remark = format!("the group {} may not consume by broadcasting", group.name);
+        let remark = format!("the consumer group[{}] can not consume by broadcast way", group.name);
         return Err(No::forbidden(forbidden::BROADCASTING, remark));
     }
-    let subscription = broker.clients.subscription(&group.name, header.topic).ok_or_else(|| {
-        let remark = format!("the group {} does not subscribe to {}", group.name, header.topic);
-        No::new(response::SUBSCRIPTION_NOT_EXIST, remark)
-    })?;
+    let subscription = broker
+        .clients
+        .subscription(&group.name, header.topic)
+        .ok_or_else(|| Refusal::not_subscribed("subscription"))?;
     if subscription.version < header.sub_version {
-        let remark = "the subscription is newer than the one that the last heartbeat told";
+        let remark = "the consumer's subscription not latest";
         return Err(No::new(response::SUBSCRIPTION_NOT_LATEST, remark));
     }
     let kind = &subscription.expression_type;
@@ -352,11 +356,11 @@ fn filter_of(broker: &Broker, header: &Header<'_>, group: &GroupConfig) -> Resul
         return Ok(by_tags(if elsewhere { "*" } else { &subscription.expression }));
     }
     let filter = broker.filters.get(header.topic, &group.name).ok_or_else(|| {
-        let remark = format!("the expression of {} for {} could not be read", group.name, header.topic);
+        let remark = "The broker's consumer filter data is not exist!Your expression may be wrong!";
         No::new(response::FILTER_DATA_NOT_EXIST, remark)
     })?;
     if filter.version < header.sub_version {
-        let remark = "the expression is newer than the one that the last heartbeat told";
+        let remark = "the consumer's consumer filter data not latest";
         return Err(No::new(response::FILTER_DATA_NOT_LATEST, remark));
     }
     broker.check_kind(kind)?;

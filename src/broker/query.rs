@@ -68,7 +68,7 @@ fn query(broker: &Broker, cmd: &Command) -> Result<Command, Refusal> {
         .with_field("indexLastUpdateTimestamp", hits.last_update_timestamp)
         .with_field("indexLastUpdatePhyoffset", hits.last_update_offset);
     if body.is_empty() {
-        return Ok(answer.with_remark(format!("no message of {topic} with this key in this time")));
+        return Ok(answer.with_remark("can not find message, maybe time range not correct"));
     }
     Ok(answer.with_body(body))
 }
@@ -77,6 +77,8 @@ fn view(broker: &Broker, cmd: &Command) -> Result<Command, Refusal> {
     let offset = PhysicalOffset(cmd.fields.parse("offset")?);
     match broker.store.message_at(offset)? {
         Some(message) => Ok(cmd.reply(response::SUCCESS).with_body(bytes_of(&message))),
-        None => Err(Refusal::new(response::SYSTEM_ERROR, format!("there is no message at {offset}"))),
+        None => {
+            Err(Refusal::new(response::SYSTEM_ERROR, format!("can not find message by the offset, {offset}")))
+        }
     }
 }

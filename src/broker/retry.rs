@@ -57,12 +57,9 @@ struct Back {
 /// Checks the request and finds the message; `None` when the group wants no retries.
 fn find(broker: &Arc<Broker>, cmd: &Command) -> Result<Option<Back>, Refusal> {
     let name = cmd.fields.text("group")?;
-    let group = broker.group(name).ok_or_else(|| {
-        let remark = format!("there is no group {}", names::shorten(name));
-        Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark)
-    })?;
+    let group = broker.group(name).ok_or_else(|| Refusal::no_group_to_retry_for(name))?;
     if !perm::is_writeable(broker.live.permission.load(Relaxed)) {
-        let remark = format!("the broker {} takes no messages", broker.config.name);
+        let remark = format!("the broker[{}] sending message is forbidden", broker.store_host.ip());
         return Err(Refusal::new(response::NO_PERMISSION, remark));
     }
     if group.retry_queue_nums <= 0 {
@@ -76,13 +73,13 @@ fn find(broker: &Arc<Broker>, cmd: &Command) -> Result<Option<Back>, Refusal> {
         unit,
     );
     if !perm::is_writeable(retry.perm) {
-        return Err(Refusal::new(response::NO_PERMISSION, format!("{} takes no messages", retry.name)));
+        let remark = format!("the topic[{}] sending message is forbidden", retry.name);
+        return Err(Refusal::new(response::NO_PERMISSION, remark));
     }
     let offset = PhysicalOffset(cmd.fields.parse("offset")?);
-    let stored = broker
-        .store
-        .message_at(offset)?
-        .ok_or_else(|| Refusal::new(response::SYSTEM_ERROR, format!("there is no message at {offset}")))?;
+    let stored = broker.store.message_at(offset)?.ok_or_else(|| {
+        Refusal::new(response::SYSTEM_ERROR, format!("look message by offset failed, {offset}"))
+    })?;
     let tries = stored.record().reconsume_times;
     let limit = cmd.fields.optional("maxReconsumeTimes")?.unwrap_or(group.retry_max_times);
     let asked: i32 = cmd.fields.parse_or("delayLevel", 0)?;

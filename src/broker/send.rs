@@ -73,6 +73,8 @@ struct Prepared {
     unique_key: Option<String>,
     /// By which the producer of a timed message can take it back.
     recall_handle: Option<String>,
+    /// The topic of a half message.
+    half_of: Option<String>,
     /// `None` for a one-way send.
     answer: Option<Command>,
 }
@@ -176,7 +178,7 @@ pub(super) fn refuse(conn: &Connection, answer: Option<Command>, refusal: Refusa
 
 fn prepare(broker: &Arc<Broker>, conn: &Connection, request: &Command) -> Result<Prepared, Refusal> {
     let header = SendHeader::read(request)?;
-    let topic = check(broker, &header)?;
+    let topic = check(broker, &header, conn.peer())?;
     let marks = Marks::of(header.properties);
     let queue_id = match header.queue_id {
         _ if marks.is_prioritized() && !header.batch => marks.priority.min(topic.write_queues - 1).max(0),
@@ -198,6 +200,7 @@ fn prepare(broker: &Arc<Broker>, conn: &Connection, request: &Command) -> Result
         queue_id,
         unique_key: marks.unique_key.map(str::to_owned),
         recall_handle: None,
+        half_of: None,
         answer: blank_answer(broker, request),
     };
     let body = request.body.to_bytes();
@@ -213,14 +216,18 @@ fn prepare(broker: &Arc<Broker>, conn: &Connection, request: &Command) -> Result
 }
 
 /// The checks that a send must pass before its topic is made, and the topic.
-pub(super) fn check(broker: &Arc<Broker>, header: &SendHeader<'_>) -> Result<Arc<TopicConfig>, Refusal> {
+pub(super) fn check(
+    broker: &Arc<Broker>,
+    header: &SendHeader<'_>,
+    peer: SocketAddr,
+) -> Result<Arc<TopicConfig>, Refusal> {
     names::check_topic(header.topic)?;
     if NOT_FOR_CLIENTS.contains(&header.topic) {
-        let remark = format!("{} is written by the broker only", header.topic);
+        let remark = format!("Sending message to topic[{}] is forbidden.", header.topic);
         return Err(Refusal::new(response::NO_PERMISSION, remark));
     }
     if !perm::is_writeable(broker.live.permission.load(Relaxed)) {
-        let remark = format!("the broker {} takes no messages", broker.config.name);
+        let remark = format!("the broker[{}] sending message is forbidden", broker.store_host.ip());
         return Err(Refusal::new(response::NO_PERMISSION, remark));
     }
     let unit = match (header.unit_mode, header.topic.starts_with(names::RETRY_PREFIX)) {
@@ -230,15 +237,10 @@ pub(super) fn check(broker: &Arc<Broker>, header: &SendHeader<'_>) -> Result<Arc
     };
     let topic = broker
         .topic_for_send(header.topic, header.default_topic, header.default_queues, unit)
-        .ok_or_else(|| {
-            Refusal::new(
-                response::TOPIC_NOT_EXIST,
-                format!("there is no topic {}, create it first", header.topic),
-            )
-        })?;
+        .ok_or_else(|| Refusal::no_topic_to_send_to(header.topic))?;
     let queues = topic.write_queues.max(topic.read_queues);
     if header.queue_id >= queues || queues <= 0 {
-        let remark = format!("there is no queue {}, topic {} has {queues}", header.queue_id, topic.name);
+        let remark = format!("request queueId[{}] is illegal, {topic} Producer: {peer}", header.queue_id);
         return Err(Refusal::new(response::INVALID_PARAMETER, remark));
     }
     Ok(topic)
@@ -273,7 +275,8 @@ fn single_part(
     let retried = header.topic.starts_with(names::RETRY_PREFIX) || header.reconsume_times > 0 && level > 0;
     let half = marks.transaction && !retried;
     if half && broker.config.reject_transactions {
-        let remark = "this broker takes no transactional messages (rejectTransactionMessage=true)";
+        let host = broker.store_host.ip();
+        let remark = format!("the broker[{host}] sending transaction message is forbidden");
         return Err(Refusal::new(response::NO_PERMISSION, remark));
     }
     light::check(&broker.config.store, header.properties.as_bytes(), &NOT_FOR_CLIENTS)?;
@@ -305,6 +308,7 @@ fn single_part(
     if let Some(parked) = &parked {
         prepared.sys_flag = prepared.sys_flag.with(SysFlag::TRANSACTION_ROLLBACK, false);
         prepared.queue = Parked::queue(broker)?;
+        prepared.half_of = Some(target.0.clone());
         add.extend(parked.properties());
     }
     let wait =
@@ -330,9 +334,7 @@ fn single_part(
 /// the group consumes in order and so cannot wait for a retry.
 fn dead_letter_topic(broker: &Arc<Broker>, header: &SendHeader<'_>) -> Result<Option<String>, Refusal> {
     let name = header.topic.trim_start_matches(names::RETRY_PREFIX);
-    let group = broker.group(name).ok_or_else(|| {
-        Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, format!("there is no group {name}"))
-    })?;
+    let group = broker.group(name).ok_or_else(|| Refusal::no_group_to_retry_for(name))?;
     let limit = header.max_reconsume_times.unwrap_or(group.retry_max_times);
     if header.reconsume_times <= limit && !broker.locks.is_held(broker.clock.monotonic(), name) {
         return Ok(None);
@@ -454,6 +456,9 @@ fn answer_all(broker: &Broker, conn: &Arc<Connection>, singles: &mut [Prepared],
     let mut waiting = Vec::new();
     let mut last = None;
     for (single, appended) in singles.iter_mut().zip(stored) {
+        if let Some(topic) = single.half_of.take() {
+            broker.halves.add(&topic, 1, broker.clock.now());
+        }
         let answer = single.stored(appended.message_id(), &appended);
         if single.wait {
             waiting.extend(answer);

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -66,6 +67,33 @@ pub(crate) struct TopicConfig {
     pub(crate) sys_flag: i32,
     pub(crate) order: bool,
     pub(crate) attributes: BTreeMap<String, String>,
+}
+
+/// As RocketMQ's remarks show a topic.
+impl fmt::Display for TopicConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bit = |has: bool, letter| if has { letter } else { '-' };
+        write!(
+            f,
+            "TopicConfig [topicName={}, readQueueNums={}, writeQueueNums={}, perm={}{}{}, topicFilterType={}, \
+             topicSysFlag={}, order={}, attributes={{",
+            self.name,
+            self.read_queues,
+            self.write_queues,
+            bit(perm::is_readable(self.perm), 'R'),
+            bit(perm::is_writeable(self.perm), 'W'),
+            bit(self.perm & perm::INHERIT != 0, 'X'),
+            self.filter_type,
+            self.sys_flag,
+            self.order,
+        )?;
+        let mut separator = "";
+        for (name, value) in &self.attributes {
+            write!(f, "{separator}{name}={value}")?;
+            separator = ", ";
+        }
+        f.write_str("}]")
+    }
 }
 
 impl TopicConfig {
@@ -370,7 +398,7 @@ fn create(broker: &Broker, cmd: &Command) -> Result<Told, Refusal> {
     let name = cmd.fields.text("topic")?.to_owned();
     names::check_topic(&name)?;
     if broker.is_system_topic(&name) && broker.config.validate_system_topic {
-        return Err(Refusal::new(response::INVALID_PARAMETER, format!("{name} is a topic of the system")));
+        return Err(of_the_system(&name));
     }
     let queues = |key: &'static str| -> Result<i32, Refusal> {
         let count: i32 = cmd.fields.parse(key)?;
@@ -399,11 +427,16 @@ fn create(broker: &Broker, cmd: &Command) -> Result<Told, Refusal> {
     }))
 }
 
+fn of_the_system(name: &str) -> Refusal {
+    let remark = format!("The topic[{name}] is conflict with system topic.");
+    Refusal::new(response::INVALID_PARAMETER, remark)
+}
+
 fn delete(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
-    let name = cmd.fields.text("topic")?;
+    let name = cmd.fields.get("topic").unwrap_or("");
     names::check_topic(name)?;
     if broker.is_system_topic(name) {
-        return Err(Refusal::new(response::INVALID_PARAMETER, format!("{name} is a topic of the system")));
+        return Err(of_the_system(name));
     }
     let mut gone = vec![name.to_owned()];
     // What was popped and not acknowledged goes with its topic.
@@ -415,6 +448,7 @@ fn delete(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Co
     for topic in &gone {
         known |= broker.topics.remove(topic, broker.clock.now());
         broker.offsets.remove_topic(topic);
+        broker.timed.remove(topic);
         broker.store.delete_topic(topic)?;
     }
     if known {
@@ -443,7 +477,10 @@ fn get_all(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<C
 fn get_one(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
     let name = cmd.fields.text("topic")?;
     let topic = broker.topics.get(name).ok_or_else(|| {
-        Refusal::new(response::TOPIC_NOT_EXIST, format!("no topic {}", names::shorten(name)))
+        Refusal::new(
+            response::TOPIC_NOT_EXIST,
+            format!("No topic in this broker. topic: {}", names::shorten(name)),
+        )
     })?;
     Ok(cmd.reply(response::SUCCESS).with_body(topic.to_json().compact()))
 }

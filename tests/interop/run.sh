@@ -11,6 +11,7 @@
 #   halves     transactions that one broker began are ended under the other, ours and RocketMQ's, stopped and killed
 #   grpc       the Python and Node clients that speak gRPC, through RocketMQ's own proxy: simple and push consumers,
 #              acknowledgements, changed invisible times, order
+#   light      light queues by the Java client: what one broker dispatched and committed the other goes on with
 #   readme     the README's programs as they stand there, against the broker that it starts without any setting
 # Prints PASS or FAIL a scenario; a scenario that did not report is a FAIL. Ends with `N passed, N failed`.
 # With REPUT=stock the broker is RocketMQ's own, to see what a scenario gives there (not `swap`).
@@ -20,7 +21,7 @@ here=$(cd "$(dirname "$0")" && pwd); root=$(cd "$here/../.." && pwd)
 interop=${INTEROP:-$root/../shared/interop}/run.sh
 reput=${1:?the reput program}; shift
 [ "$reput" = stock ] || reput=$(realpath "$reput")
-parts=${*:-readme embedded stock mqadmin grpc kill swap halves}
+parts=${*:-readme embedded stock mqadmin grpc kill swap halves light}
 
 JAVA="send_sync send_async send_oneway send_batch send_large send_too_large send_autocreate pull_no_topic compression
  send_ordered orderly_suspend push_concurrent push_broadcast long_poll rebalance offset_resume tag_filter sql92 delay_level
@@ -247,9 +248,10 @@ stop_cleanly() {
   else pass "$1 stop: clean after $((SECONDS - at)) s"; fi
 }
 
-java_client() {
+java_client() { java_client_of reput.Client "$@"; }
+java_client_of() { # class arguments...
   timeout 180 java -Djava.net.preferIPv4Stack=true -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx256m -Duser.home="$work/home" \
-    -Drocketmq.client.logRoot="$work/home/log" -cp "$root/tests/java/target/classes:$(cat "$work/classpath")" reput.Client "$@"
+    -Drocketmq.client.logRoot="$work/home/log" -cp "$root/tests/java/target/classes:$(cat "$work/classpath")" "$@"
 }
 build_client() {
   [ ! -s "$work/classpath" ] || return 0
@@ -367,6 +369,23 @@ part_halves() {
     stop "$broker_pid" TERM
   done
   [ "$step" = 4 ] || fail "halves: ended at step $step of 4"
+  stop "$namesrv_pid" KILL
+}
+
+# Light queues under both brokers in turn, over one directory.
+part_light() {
+  build_client || { fail "light: the client was not built"; return; }
+  local n=light from=0 maker
+  ports; conf "$n" "127.0.0.1:$namesrv_port" enableLmq=true enableMultiDispatch=true
+  namesrv light-namesrv || { fail "light: the name server did not start"; return; }
+  for maker in ours java ours; do
+    any_broker "$n" "$maker" || { fail "light: $maker broker did not open the directory"; break; }
+    if java_client_of reput.Light "127.0.0.1:$namesrv_port" Light "$from" 21 >"$work/$n/light.$from.log" 2>&1; then
+      pass "light: from $from under the $maker broker"
+    else fail "light: from $from under the $maker broker"; tail_of "$work/$n/light.$from.log"; break; fi
+    from=$((from + 21))
+    stop "$broker_pid" TERM
+  done
   stop "$namesrv_pid" KILL
 }
 

@@ -23,7 +23,7 @@ const MAX_ACKS: usize = 65_536;
 
 /// ACK_MESSAGE.
 pub(super) fn one(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
-    let stored = ack(broker, &cmd);
+    let stored = ack(broker, conn, &cmd);
     answer(conn, &cmd, stored, cmd.reply(response::SUCCESS));
 }
 
@@ -33,8 +33,12 @@ pub(super) fn batch(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) 
     answer(conn, &cmd, stored, cmd.reply(response::SUCCESS));
 }
 
-fn ack<'a>(broker: &'a Arc<Broker>, cmd: &Command) -> Result<Option<Appended<'a>>, Refusal> {
-    let message = InHand::read(broker, cmd, true)?;
+fn ack<'a>(
+    broker: &'a Arc<Broker>,
+    conn: &Connection,
+    cmd: &Command,
+) -> Result<Option<Appended<'a>>, Refusal> {
+    let message = InHand::read(broker, cmd, conn.peer(), true)?;
     let info = ExtraInfo::read(cmd.fields.text("extraInfo")?, broker.config.revive_queues)?;
     if info.is_ordered() {
         let place = Place { topic: message.topic, group: message.group, queue: message.queue };

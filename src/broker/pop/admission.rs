@@ -1,6 +1,9 @@
 //! The checks that the requests of POP consumers must pass, in RocketMQ's order and with its codes.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use crate::{
     broker::{
@@ -14,11 +17,14 @@ use crate::{
 };
 
 /// Refuses while the broker gives no messages.
-pub(super) fn broker_readable(broker: &Broker) -> Result<(), Refusal> {
+pub(super) fn broker_readable(broker: &Broker, doing: &str) -> Result<(), Refusal> {
     if perm::is_readable(broker.live.permission.load(Relaxed)) {
         return Ok(());
     }
-    Err(Refusal::new(response::NO_PERMISSION, format!("the broker {} gives no messages", broker.config.name)))
+    Err(Refusal::new(
+        response::NO_PERMISSION,
+        format!("the broker[{}] {doing} message is forbidden", broker.store_host.ip()),
+    ))
 }
 
 /// The topic and the group of a request that reads. A queue below 0 means all.
@@ -27,28 +33,21 @@ pub(super) fn reader(
     topic: &str,
     group: &str,
     queue: i32,
+    peer: SocketAddr,
 ) -> Result<(Arc<TopicConfig>, Arc<GroupConfig>), Refusal> {
-    let topic = broker.known_topic(topic)?;
+    let topic = broker.topics.get(topic).ok_or_else(|| Refusal::no_topic_to_read(topic))?;
     if !perm::is_readable(topic.perm) {
-        let remark = format!("the topic {} gives no messages", topic.name);
+        let remark = format!("the topic[{}] peeking message is forbidden", topic.name);
         return Err(Refusal::new(response::NO_PERMISSION, remark));
     }
     if queue >= topic.read_queues {
-        return Err(no_queue(response::INVALID_PARAMETER, &topic, queue));
+        return Err(Refusal::no_queue_to_read(response::INVALID_PARAMETER, &topic, queue, peer));
     }
-    let group = broker.group(group).ok_or_else(|| {
-        let remark = format!("there is no group {}", names::shorten(group));
-        Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark)
-    })?;
+    let group = broker.group(group).ok_or_else(|| Refusal::no_group_to_read_for(group))?;
     if !group.consume_enable {
-        let remark = format!("the group {} may not consume", group.name);
-        return Err(Refusal::new(response::NO_PERMISSION, remark));
+        return Err(Refusal::group_may_not_consume(&group.name));
     }
     Ok((topic, group))
-}
-
-fn no_queue(code: i32, topic: &TopicConfig, queue: i32) -> Refusal {
-    Refusal::new(code, format!("there is no queue {queue}, topic {} has {}", topic.name, topic.read_queues))
 }
 
 /// A message that a consumer has in hand: `topic`, `queueId`, `consumerGroup` and `offset` of a request.
@@ -62,7 +61,12 @@ pub(super) struct InHand<'a> {
 
 impl<'a> InHand<'a> {
     /// Reads and checks it. `end` says whether the queue's end passes for an offset.
-    pub(super) fn read(broker: &Broker, cmd: &'a Command, end: bool) -> Result<Self, Refusal> {
+    pub(super) fn read(
+        broker: &Broker,
+        cmd: &'a Command,
+        peer: SocketAddr,
+        end: bool,
+    ) -> Result<Self, Refusal> {
         let this = Self {
             topic: cmd.fields.text("topic")?,
             group: cmd.fields.text("consumerGroup")?,
@@ -70,15 +74,16 @@ impl<'a> InHand<'a> {
             offset: cmd.fields.parse("offset")?,
         };
         names::check_group(this.group)?;
-        let topic = broker.known_topic(this.topic)?;
+        let topic = broker.topics.get(this.topic).ok_or_else(|| Refusal::no_topic_to_read(this.topic))?;
         if !(0..topic.read_queues).contains(&this.queue) {
-            return Err(no_queue(response::MESSAGE_ILLEGAL, &topic, this.queue));
+            let code = response::MESSAGE_ILLEGAL;
+            return Err(Refusal::no_queue_to_read(code, &topic, this.queue, peer));
         }
         let (min, max) = bounds(broker, this.topic, this.queue);
         if this.offset < min || this.offset > max || (this.offset == max && !end) {
             let remark = format!(
-                "offset {} is not in queue {} of {}, which has {min} to {max}",
-                this.offset, this.queue, this.topic
+                "offset is illegal, key:{}@{}, commit:{}, store:{min}~{max}",
+                this.topic, this.queue, this.offset
             );
             return Err(Refusal::new(response::NO_MESSAGE, remark));
         }

@@ -21,7 +21,7 @@ use crate::{
 
 /// Serves the request.
 pub(super) fn change(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
-    match changed(broker, &cmd) {
+    match changed(broker, conn, &cmd) {
         Ok((times, stored)) => {
             let reply = cmd
                 .reply(response::SUCCESS)
@@ -42,8 +42,12 @@ struct Times {
     revive_queue: i32,
 }
 
-fn changed<'a>(broker: &'a Arc<Broker>, cmd: &Command) -> Result<(Times, Option<Appended<'a>>), Refusal> {
-    let message = InHand::read(broker, cmd, false)?;
+fn changed<'a>(
+    broker: &'a Arc<Broker>,
+    conn: &Connection,
+    cmd: &Command,
+) -> Result<(Times, Option<Appended<'a>>), Refusal> {
+    let message = InHand::read(broker, cmd, conn.peer(), false)?;
     let info = ExtraInfo::read(cmd.fields.text("extraInfo")?, broker.config.revive_queues)?;
     let invisible: i64 = cmd.fields.parse("invisibleTime")?;
     if invisible < 0 {

@@ -97,7 +97,7 @@ pub(super) fn notify(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command)
 
 /// [`notify`], also for those that waited.
 pub(super) fn notify_on(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command, visit: Visit) {
-    match looked(broker, &cmd, visit) {
+    match looked(broker, conn, &cmd, visit) {
         Ok(Looked::Answer(found)) => Broker::reply(conn, &cmd, Ok(told(&cmd, found, false))),
         Ok(Looked::Wait { topic, group, queue, left, shown }) => {
             let waiter = Waiter {
@@ -145,13 +145,13 @@ enum Looked {
     },
 }
 
-fn looked(broker: &Arc<Broker>, cmd: &Command, visit: Visit) -> Result<Looked, Refusal> {
+fn looked(broker: &Arc<Broker>, conn: &Connection, cmd: &Command, visit: Visit) -> Result<Looked, Refusal> {
     let reading = Reading::read(cmd)?;
     let now = broker.clock.now().get();
     let poll: i64 = cmd.fields.parse("pollTime")?;
     let born = born(cmd, now)?;
-    admission::broker_readable(broker)?;
-    admission::reader(broker, reading.topic, reading.group, reading.queue)?;
+    admission::broker_readable(broker, "peeking")?;
+    admission::reader(broker, reading.topic, reading.group, reading.queue, conn.peer())?;
     let attempt = cmd.fields.get("attemptId");
     if has_message(broker, &reading, attempt) {
         return Ok(Looked::Answer(true));
@@ -166,11 +166,11 @@ fn looked(broker: &Arc<Broker>, cmd: &Command, visit: Visit) -> Result<Looked, R
 }
 
 /// PEEK_MESSAGE: what a pop would find, left where it is.
-pub(super) fn peek(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+pub(super) fn peek(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
     let Reading { topic: name, group, queue, .. } = Reading::read(cmd)?;
     let wanted: i32 = cmd.fields.parse("maxMsgNums")?;
-    admission::broker_readable(broker)?;
-    let (topic, _) = admission::reader(broker, name, group, queue)?;
+    admission::broker_readable(broker, "peeking")?;
+    let (topic, _) = admission::reader(broker, name, group, queue, conn.peer())?;
     let limit = usize::try_from(wanted).unwrap_or(0).clamp(1, MAX_MESSAGES);
     let (mut body, mut count, mut rest) = (Body::empty(), 0, 0);
     let mut read = |topic: &str, id: i32| -> Result<(), Refusal> {
@@ -214,9 +214,9 @@ pub(super) fn peek(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> 
 }
 
 /// POLLING_INFO: how many pops wait.
-pub(super) fn info(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+pub(super) fn info(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
     let Reading { topic, group, queue, .. } = Reading::read(cmd)?;
-    admission::broker_readable(broker)?;
-    admission::reader(broker, topic, group, queue)?;
+    admission::broker_readable(broker, "peeking")?;
+    admission::reader(broker, topic, group, queue, conn.peer())?;
     Ok(cmd.reply(response::SUCCESS).with_field("pollingNum", broker.pop.hold.waiting(topic, group, queue)))
 }

@@ -5,7 +5,10 @@
 //! at a time. The check points are put before the group moves on, and the answer goes out when they are as durable as
 //! the store promises. What finds nothing waits in the hold.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use bytes::Bytes;
 
@@ -122,7 +125,7 @@ fn is_cold(broker: &Broker, cmd: &Command) -> bool {
 /// Answers a pop, or holds it.
 pub(super) fn answer(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command, visit: Visit) {
     let now = broker.clock.now().get();
-    let popped = Header::read(&cmd, now).and_then(|header| pop(broker, &header, now, visit));
+    let popped = Header::read(&cmd, now).and_then(|header| pop(broker, &header, conn.peer(), now, visit));
     let (filter, taken) = match popped {
         Ok(popped) => popped,
         Err(refusal) => return Broker::reply(conn, &cmd, Err(refusal)),
@@ -230,18 +233,25 @@ impl Taken<'_> {
 fn pop<'a>(
     broker: &'a Arc<Broker>,
     header: &Header<'_>,
+    peer: SocketAddr,
     now: i64,
     visit: Visit,
 ) -> Result<(Selection, Taken<'a>), Refusal> {
     let refuse = |code, remark: &str| Err(Refusal::new(code, remark));
     if visit == Visit::First && now.saturating_sub(header.born).saturating_sub(header.poll_ms) > LATE {
-        return refuse(response::POLLING_TIMEOUT, "the request came when its time was up");
+        let host = broker.store_host.ip();
+        return refuse(
+            response::POLLING_TIMEOUT,
+            &format!("the broker[{host}] pop message is timeout too much"),
+        );
     }
-    admission::broker_readable(broker)?;
+    admission::broker_readable(broker, "pop")?;
     if usize::try_from(header.max_messages).is_ok_and(|max| max > MAX_MESSAGES) {
-        return refuse(response::INVALID_PARAMETER, "no more than 32 messages can be popped at once");
+        let host = broker.store_host.ip();
+        let remark = format!("the broker[{host}] pop message's num is greater than 32");
+        return refuse(response::INVALID_PARAMETER, &remark);
     }
-    let (topic, group) = admission::reader(broker, header.topic, header.group, header.queue)?;
+    let (topic, group) = admission::reader(broker, header.topic, header.group, header.queue, peer)?;
     if header.invisible < 0 {
         return refuse(response::INVALID_PARAMETER, "invisibleTime cannot be negative");
     }
@@ -294,7 +304,10 @@ fn filter_of(header: &Header<'_>) -> Result<Selection, Refusal> {
         return Ok(Selection::Tags(TagFilter::parse(header.expression)));
     }
     let expression = filters::compile(header.expression_type, header.expression);
-    let refuse = |why| Refusal::new(response::SUBSCRIPTION_PARSE_FAILED, why);
+    let refuse = |why| {
+        let remark = format!("parse the consumer's subscription failed: {why}");
+        Refusal::new(response::SUBSCRIPTION_PARSE_FAILED, remark)
+    };
     Ok(Selection::Expression(Arc::new(expression.map_err(refuse)?)))
 }
 

@@ -14,7 +14,7 @@ pub(super) const SLOT: usize = 32;
 /// Slots of the wheel, whatever the precision: twice seven days of seconds.
 pub(super) const SLOTS: i64 = 2 * 7 * 24 * 3_600;
 /// Bytes of a checkpoint that count.
-const CHECKPOINT: usize = 56;
+pub(super) const CHECKPOINT: usize = 56;
 /// Bytes of the checkpoint's file.
 const CHECKPOINT_FILE: usize = 4_096;
 
@@ -31,6 +31,13 @@ pub(super) struct Deed {
     pub(super) rolls: bool,
     /// It takes another message back.
     pub(super) deletes: bool,
+}
+
+impl Deed {
+    /// By how many messages more wait for it.
+    pub(super) const fn counts(self) -> i64 {
+        if self.deletes { -1 } else { 1 }
+    }
 }
 
 /// One waiting message in the timer log.

@@ -16,6 +16,7 @@ mod format;
 mod log;
 mod park;
 mod recall;
+mod report;
 mod state;
 mod turn;
 mod wheel;
@@ -27,11 +28,11 @@ use parking_lot::Mutex;
 pub(super) use park::Timed;
 use {state::State, wheel::Wheel};
 
-use super::{Broker, BrokerConfig, Route, worker::Worker};
-use crate::{error::Result, store::Store, types::StoreTimestamp, vfs::Vfs};
+use super::{Broker, BrokerConfig, Route, counts::Counts, topics::Topics, worker::Worker};
+use crate::{error::Result, format::hash::java_string_hash, store::Store, types::StoreTimestamp, vfs::Vfs};
 
 /// The codes that these files answer.
-pub(super) const ROUTES: &[(i32, Route)] = recall::ROUTES;
+pub(super) const ROUTES: &[&[(i32, Route)]] = &[recall::ROUTES, report::ROUTES];
 
 /// The pause after a turn that failed.
 const RETRY: Duration = Duration::from_secs(1);
@@ -61,6 +62,21 @@ impl Timer {
             None
         };
         Ok(Self { state, wheel, worker: Worker::default() })
+    }
+
+    /// Counts what waits of each topic: what `counts` says may be from before a kill.
+    pub(super) fn recount(&self, counts: &Counts, topics: &Topics, now: StoreTimestamp) {
+        let Some(state) = &self.state else { return };
+        let waiting = std::mem::take(&mut state.lock().waiting_by_topic);
+        let (topics, _) = topics.all();
+        counts.recount(topics.iter().map(|topic| topic.name.as_str()), now, |topic| {
+            waiting.get(&java_string_hash(topic)).copied().unwrap_or(0)
+        });
+    }
+
+    /// The checkpoint as it was saved last; `None` when the broker has no timers.
+    fn saved(&self) -> Option<Vec<u8>> {
+        self.state.as_ref().map(|state| state.lock().saved_bytes())
     }
 
     /// Starts the thread.

@@ -121,31 +121,28 @@ fn take_back(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: &Command) -> Res
 }
 
 fn too_late() -> Refusal {
-    Refusal::new(response::ILLEGAL_OPERATION, "the message is due already, or later than any message can be")
+    Refusal::new(response::ILLEGAL_OPERATION, "recall failed, timestamp invalid")
 }
 
 /// The checks that a recall must pass, and what it names.
 fn check(broker: &Broker, cmd: &Command) -> Result<Recalled, Refusal> {
     let forbidden = |code, remark: &str| Err(Refusal::new(code, remark));
     if !broker.config.recall_messages {
-        return forbidden(
-            response::NO_PERMISSION,
-            "no message can be taken back here (recallMessageEnable=false)",
-        );
+        return forbidden(response::NO_PERMISSION, "recall failed, operation is forbidden");
     }
     if !perm::is_writeable(broker.live.permission.load(Relaxed)) && !broker.config.recall_when_not_writeable {
-        return forbidden(response::SERVICE_NOT_AVAILABLE, "the broker takes no messages");
+        return forbidden(response::SERVICE_NOT_AVAILABLE, "recall failed, broker service not available");
     }
     let topic = cmd.fields.text("topic")?;
     if broker.topics.get(topic).is_none() {
-        let remark = format!("there is no topic {}", names::shorten(topic));
+        let remark = format!("recall failed, the topic[{}] not exist", names::shorten(topic));
         return Err(Refusal::new(response::TOPIC_NOT_EXIST, remark));
     }
     let Some(handle) = Recalled::read(cmd.fields.text("recallHandle")?) else {
-        return forbidden(response::ILLEGAL_OPERATION, "this is no recall handle");
+        return forbidden(response::ILLEGAL_OPERATION, "recall handle is invalid");
     };
     if handle.topic != topic {
-        return forbidden(response::ILLEGAL_OPERATION, "the recall handle is of another topic");
+        return forbidden(response::ILLEGAL_OPERATION, "recall failed, topic not match");
     }
     if handle.broker_name != broker.config.name {
         return forbidden(response::ILLEGAL_OPERATION, "the recall handle is of another broker");

@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    format::{Checkpoint, Slot, Unit},
+    format::{CHECKPOINT, Checkpoint, Slot, Unit},
     log::TimerLog,
     park::TIMER_QUEUE,
     wheel::Wheel,
@@ -70,6 +70,8 @@ pub(super) struct State {
     pub(super) delivered: PhysicalOffset,
     /// Messages that wait.
     pub(super) waiting: i64,
+    /// Of them those of each topic, by its hash, as they were found at start.
+    pub(super) waiting_by_topic: HashMap<i32, i64>,
     /// What the checkpoint says, or may say next.
     saved: Checkpoint,
     reached: Option<Reached>,
@@ -92,7 +94,7 @@ impl State {
         let write_ms = floor(now.get(), precision_ms);
 
         let mut slots: HashMap<i64, Slot> = HashMap::new();
-        let mut units = HashSet::new();
+        let (mut units, mut waiting_by_topic) = (HashSet::new(), HashMap::new());
         let mut last: Option<Unit> = None;
         let log = TimerLog::open(vfs, &config.store.path("timerlog"), config.timer_log_size, |at, unit| {
             if at >= saved.log_end {
@@ -103,6 +105,7 @@ impl State {
                 let time = unit.due_ms.div_euclid(precision_ms);
                 let slot = Slot::with(slots.get(&time).copied(), time, at, unit.deed);
                 slots.insert(time, slot);
+                *waiting_by_topic.entry(unit.topic_hash).or_default() += unit.deed.counts();
             }
         })?;
         let oldest = slots.keys().min().map_or(write_ms, |time| time * precision_ms);
@@ -138,6 +141,7 @@ impl State {
             before: Before { queue_offset: saved.queue_offset, read_ms, units },
             delivered: PhysicalOffset::ZERO,
             waiting: slots.values().map(|slot| i64::from(slot.count)).sum(),
+            waiting_by_topic,
             saved,
             reached: None,
             next_save: Duration::ZERO,
@@ -241,6 +245,11 @@ impl State {
             self.saved = next;
         }
         Ok(())
+    }
+
+    /// The checkpoint as it was saved last.
+    pub(super) fn saved_bytes(&self) -> Vec<u8> {
+        self.saved.encode()[..CHECKPOINT].to_vec()
     }
 
     pub(super) fn figures(&self, broker: &Broker) -> [i64; 3] {

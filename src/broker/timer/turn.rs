@@ -109,7 +109,11 @@ impl State {
                 to_real(broker, stored, &record, unit.written_ms, now)
             })
             .collect();
-        self.put(broker, &releases)
+        self.put(broker, &releases)?;
+        for (unit, stored) in &found {
+            count(broker, &stored.record(), -unit.deed.counts());
+        }
+        Ok(())
     }
 
     fn put(&mut self, broker: &Broker, releases: &[Release<'_>]) -> Result<()> {
@@ -166,7 +170,7 @@ impl State {
             let release = to_real(broker, stored, &record, NEVER_ENQUEUED, now);
             return self.put(broker, release.as_slice());
         }
-        self.enqueue(&record, out_ms, deletes)
+        self.enqueue(broker, &record, out_ms, deletes)
     }
 
     /// When a message that is due at `out_ms` has its turn when it is taken in at `now_ms`, and whether it then goes
@@ -181,7 +185,7 @@ impl State {
         (now_ms + floor(round, self.precision_ms), true)
     }
 
-    fn enqueue(&mut self, record: &Record<'_>, out_ms: i64, deletes: bool) -> Result<()> {
+    fn enqueue(&mut self, broker: &Broker, record: &Record<'_>, out_ms: i64, deletes: bool) -> Result<()> {
         let (due_ms, rolls) = self.due(out_ms, self.write_ms);
         let wheel = self.wheel()?;
         let before = wheel.get(due_ms);
@@ -199,6 +203,7 @@ impl State {
         let at = self.log.append(&unit)?;
         let slot = Slot::with(before, wheel.time(due_ms), at, deed);
         wheel.put(&slot)?;
+        count(broker, record, deed.counts());
         self.waiting += i64::from(slot.count) - before.map_or(0, |slot| i64::from(slot.count));
         Ok(())
     }
@@ -221,6 +226,13 @@ fn message_of(broker: &Broker, unit: &Unit) -> Option<StoredMessage> {
     let record = stored.record();
     let same = record.topic == names::TIMER_TOPIC && i32::try_from(record.total_size) == Ok(unit.size);
     same.then_some(stored)
+}
+
+/// Keeps the figures for operators.
+fn count(broker: &Broker, record: &Record<'_>, change: i64) {
+    if let Some(topic) = record.properties.get(properties::REAL_TOPIC) {
+        broker.timed.add(topic, change, broker.clock.now());
+    }
 }
 
 fn is_deleted(record: &Record<'_>, deleted: &HashSet<String>) -> bool {

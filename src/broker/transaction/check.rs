@@ -281,6 +281,7 @@ impl Checker {
                     names::CHECK_MAX_TIME_TOPIC
                 );
                 give_up(broker, stored)?;
+                broker.halves.add(half.real_topic, -1, broker.clock.now());
             }
             Verdict::Ask => match ask(broker, queue, &half)? {
                 Asking::Asked => {}

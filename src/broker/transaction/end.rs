@@ -48,8 +48,8 @@ fn decide(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: &Command) -> Result
     }
     let at = PhysicalOffset(fields.parse("commitLogOffset")?);
     let missing = || {
-        let remark = format!("there is no half message at {at} of the log");
-        Refusal::new(response::SYSTEM_ERROR, remark)
+        tracing::debug!(%at, "no half message there");
+        Refusal::new(response::SYSTEM_ERROR, "Find prepared transaction message failed")
     };
     let stored = broker.store.message_at(at)?.ok_or_else(missing)?;
     let half = Half::read(&stored, names::HALF_TOPIC).ok_or_else(missing)?;
@@ -65,6 +65,7 @@ fn decide(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: &Command) -> Result
         return commit(broker, conn, cmd, &half, number);
     }
     broker.transactions.ops.add(broker, number);
+    broker.halves.add(half.real_topic, -1, broker.clock.now());
     Broker::reply(conn, cmd, Ok(cmd.reply(response::SUCCESS)));
     Ok(())
 }
@@ -113,13 +114,14 @@ fn commit(
         Refusal::new(code, error.to_string())
     };
     let stored = broker.store.put(&half.committed(broker)?).map_err(refused)?;
-    let (broker, conn) = (Arc::clone(broker), Arc::clone(conn));
+    let (broker, conn, topic) = (Arc::clone(broker), Arc::clone(conn), half.real_topic.to_owned());
     let answer = (!cmd.is_oneway()).then(|| cmd.reply(response::SUCCESS));
     stored.on_durable(move |result| {
         let failed = result.err().map(|error| (put_code(error.put_status()).0, error.to_string()));
         if failed.is_none() {
             // Also after a flush that took too long: the message is in the log.
             broker.transactions.ops.add(&broker, number);
+            broker.halves.add(&topic, -1, broker.clock.now());
         }
         if let Some(mut answer) = answer {
             if let Some((code, remark)) = failed {

@@ -25,6 +25,7 @@ fn resume(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Co
     let stored = broker.store.message_at(id.offset)?.ok_or_else(missing)?;
     let half = Half::read(&stored, names::CHECK_MAX_TIME_TOPIC).ok_or_else(missing)?;
     drop(broker.store.put(&half.never_checked(Parked::queue(broker)?))?);
+    broker.halves.add(half.real_topic, 1, broker.clock.now());
     tracing::info!(topic = half.real_topic, key = half.unique_key(), "transaction taken up again by request");
     Ok(cmd.reply(response::SUCCESS))
 }
