@@ -19,13 +19,14 @@ use crate::{
     format::properties::PropertiesBuf,
     message::{Message, PutStatus},
     sim::{
-        crash::{Crash, Outcome},
+        crash::{Crash, Kept, Outcome},
         disk::SimDisk,
         faults::{Call, Fault},
         rng::Rng,
     },
     store::{Steps, Store},
     types::{PhysicalOffset, StoreTimestamp},
+    vfs::Vfs,
 };
 
 /// Crashes within recovery are followed so deep.
@@ -313,14 +314,25 @@ impl<'r> Run<'r> {
             let mut model = locked(&self.model);
             model.durable = model.log.len();
         }
-        self.start()?;
-        let report = self.open.as_ref().map(|(store, _)| store.recovery_report().clone());
-        match report {
-            Some(report) if self.disk.failed_calls() == 0 && (report.aborted || !report.is_clean()) => {
-                Err(broken(7, format!("a store that was closed needs mending: {report}")))
-            }
-            _ => Ok(()),
+        self.read_closed()?;
+        self.start()
+    }
+
+    /// Reads all of a store that was closed, as the open that follows need not; on a copy.
+    fn read_closed(&self) -> Result<(), Violation> {
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let copy = self.disk.crash().disk(Outcome { pages: Kept::All, names: Kept::All }, Arc::clone(&clock));
+        if self.setup.copy_on_write {
+            copy.set_copy_on_write();
         }
+        let proof = self.setup.config().path("cleanStop");
+        copy.remove(&proof).map_err(|error| broken(7, format!("{}: {error}", proof.display())))?;
+        let (store, _steps) = check::open(&copy, self.setup, &clock)?;
+        let report = store.recovery_report();
+        if report.aborted || !report.is_clean() {
+            return Err(broken(7, format!("a store that was closed needs mending: {report}")));
+        }
+        Ok(())
     }
 
     /// The process dies; what the system holds of files is all there.
