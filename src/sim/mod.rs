@@ -67,4 +67,6 @@ pub use lab::{Budget, Finding, Lab, Tally, Violation};
 pub use program::{Broken, CrashTest};
 
 #[cfg(test)]
+mod failing;
+#[cfg(test)]
 mod tests;
