@@ -67,6 +67,4 @@ pub use lab::{Budget, Finding, Lab, Tally, Violation};
 pub use program::{Broken, CrashTest};
 
 #[cfg(test)]
-mod failing;
-#[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! The disk by itself, the mistakes that the lab has found in the store, each by its mechanism, and a small lab.
 
+mod failing;
+
 use std::{ops::Range, path::Path, sync::Arc, time::Duration};
 
 use super::{Budget, Call, Crash, Failure, Fault, Kept, Lab, Outcome, SimDisk};

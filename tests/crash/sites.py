@@ -21,7 +21,8 @@ VFS = ("create_dir_all|create_dirs_unsynced|list|stat|create|open|read|replace|r
        "sync_all|lock|usage")
 CALL = re.compile(r"(?:vfs\s*\.\s*(%s)|(?:backing(?:\(\))?|region|segment|tail)\s*\.\s*(write|sync|reserve))\(" % VFS)
 # Places that no injected failure reaches, by file and call, and why.
-KNOWN = {}
+OWN = "reads the real disk, which it opens by itself and never writes"
+KNOWN = {("dump/mod.rs", "stat"): OWN, ("dump/mod.rs", "read"): OWN, ("verify/changes.rs", "read"): OWN}
 
 
 def places():

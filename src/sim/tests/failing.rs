@@ -6,24 +6,31 @@
 
 use std::{collections::BTreeMap, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Call, Failure, Fault, Kept, Outcome, SimDisk};
+use super::{ALL, NOTHING};
 use crate::{
     Config, ManualClock, Message, PhysicalOffset, Query, QueueOffset, Steps, Store, StoreTimestamp,
+    sim::{Call, Failure, Fault, Outcome, SimDisk},
     vfs::{Reserve, Vfs},
 };
 
-const ALL: Outcome = Outcome { pages: Kept::All, names: Kept::All };
-const NOTHING: Outcome = Outcome { pages: Kept::None, names: Kept::None };
 const SEGMENT: u64 = 4096;
 
-/// What a store holds: its ends, and of each queue the first number, the next one, and of the bodies in between what they
-/// are made of and how long they are.
+/// What a store holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Facts {
     first: PhysicalOffset,
     end: PhysicalOffset,
-    queues: BTreeMap<String, (QueueOffset, QueueOffset, Vec<(u8, usize)>)>,
+    queues: BTreeMap<String, Held>,
     found_by_key: BTreeMap<String, usize>,
+}
+
+/// What a queue holds: its first number, its next one, and of the bodies in between what they are made of and how long
+/// they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    min: QueueOffset,
+    max: QueueOffset,
+    bodies: Vec<(u8, usize)>,
 }
 
 /// A disk with a store that was closed, or killed.
@@ -85,7 +92,7 @@ impl Scene {
             });
             let bodies = bodies.collect();
             if max > min {
-                queues.insert(topic.to_string(), (min, max, bodies));
+                queues.insert(topic.to_string(), Held { min, max, bodies });
                 let query = Query { max: 1000, ..Query::new(&topic, "k") };
                 found_by_key.insert(topic.to_string(), store.query_exact(&query).unwrap().len());
             }
@@ -204,7 +211,7 @@ fn recovery_of_many_segments_comes_to_the_same_whatever_call_fails() {
     assert!(made.calls().get(&Call::SyncAll).is_some_and(|count| *count > 0), "synced together");
     made = scene.copy(&scene.disk, ALL);
     let whole = scene.facts(&made);
-    assert_eq!(whole.queues["a"].1, QueueOffset(33));
+    assert_eq!(whole.queues["a"].max, QueueOffset(33));
     for times in [1, u64::MAX] {
         let disk = scene.copy(&scene.disk, ALL);
         disk.fail(Fault { call: Some(Call::SyncAll), pass: 0, times, failure: Failure::Device });
@@ -237,7 +244,7 @@ fn retention_removes_the_oldest_segment_or_nothing_whatever_call_fails() {
         steps.retention().map(drop)
     });
     assert_eq!((before.first.0, after.first.0), (0, 4096));
-    assert_eq!(before.queues["a"].1, after.queues["a"].1, "the queue counts on");
+    assert_eq!(before.queues["a"].max, after.queues["a"].max, "the queue counts on");
 }
 
 #[test]
@@ -250,5 +257,5 @@ fn closing_loses_nothing_whatever_call_fails() {
         steps.prepare()?;
         steps.close(&store)
     });
-    assert_eq!(after.queues["a"].1.0, before.queues["a"].1.0 + 1);
+    assert_eq!(after.queues["a"].max, before.queues["a"].max.plus(1));
 }
