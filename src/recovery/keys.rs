@@ -40,9 +40,11 @@ pub(super) struct IndexRepair<'i> {
     done: IndexRepairs,
 }
 
-/// Whether a checkpoint that says `durable` cannot be of these files.
+/// Whether a checkpoint that says `durable` cannot be of these files. Where the clock went back, the end of one file may
+/// lie within another.
 fn contradicts(files: &[IndexFileInfo], durable: StoreTimestamp) -> bool {
     files.iter().any(|file| file.begin_timestamp < durable && durable < file.end_timestamp)
+        && files.iter().all(|file| file.end_timestamp != durable)
 }
 
 /// A place in the index.
@@ -83,7 +85,7 @@ impl<'i> IndexRepair<'i> {
     /// Makes each file sound, and starts at the first entry of a record at or behind `from`.
     ///
     /// `durable` is what the checkpoint says of the index after a kill: the end of a file, whenever one was full and
-    /// on the disk. A time within a file says that these files and this checkpoint never were together, and none of
+    /// on the disk. A time within a file that is the end of none says that these files and this checkpoint never were together, and none of
     /// them is kept.
     pub(super) fn start(
         index: &'i IndexSet,

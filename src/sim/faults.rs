@@ -115,6 +115,8 @@ impl Faults {
         }
         match failure {
             Some(failure) => {
+                #[cfg(test)]
+                crate::vfs::faulty::note_site();
                 *self.failed.entry(call).or_default() += 1;
                 Err(failure.error())
             }

@@ -1,5 +1,7 @@
 //! The disk by itself, the mistakes that the lab has found in the store, each by its mechanism, and a small lab.
 
+mod failing;
+
 use std::{ops::Range, path::Path, sync::Arc, time::Duration};
 
 use super::{Budget, Call, Crash, Failure, Fault, Kept, Lab, Outcome, SimDisk};
@@ -464,6 +466,25 @@ fn retention_lets_no_queue_forget_how_far_it_counts() {
     life.store().sync().unwrap();
     life.power_cut(NOTHING);
     assert_eq!(life.max("lonely"), QueueOffset(1));
+}
+
+/// The clock went back, so that the second index file ended within the time of the first. That was taken for a checkpoint
+/// of other files, and every open made the whole index anew.
+#[test]
+fn an_index_that_saw_the_clock_go_back_is_kept() {
+    let mut life = Life::new(|config| config);
+    for ms in [0, 10_000, 0, -5_000, 0, 0] {
+        life.clock.set(StoreTimestamp(life.clock.now().0 + ms));
+        life.put("t", b"found by its key", &[("KEYS", "k")]);
+    }
+    while life.steps().reput().unwrap() {}
+    life.store().sync().unwrap();
+    for _ in 0..2 {
+        life.power_cut(ALL);
+    }
+    let report = life.store().recovery_report();
+    assert_eq!((report.index.added, report.is_clean()), (0, true), "{report}");
+    assert_eq!(life.store().query("t", "k").unwrap().len(), 6);
 }
 
 /// Of two removed queue files a power cut kept the second removal alone: recovery took the old part before the gap for

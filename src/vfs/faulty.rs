@@ -3,7 +3,7 @@
 //! Wraps [`OsVfs`]. For tests only.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     ops::Range,
     path::Path,
@@ -89,12 +89,30 @@ impl Faults {
             Some((good, _, _)) if *good > 0 => *good -= 1,
             Some((_, times, kind)) if *times > 0 => {
                 *times -= 1;
+                note_site();
                 return Err(io::Error::new(*kind, "injected"));
             }
             _ => {}
         }
         Ok(())
     }
+}
+
+/// Where the variable `FAULT_SITES` names a file, adds to it the places in the sources through which a failing call was
+/// made: `tests/crash/sites.py` holds them against all places that make calls.
+pub(crate) fn note_site() {
+    static NOTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let Some(path) = std::env::var_os("FAULT_SITES") else { return };
+    let trace = std::backtrace::Backtrace::force_capture().to_string();
+    let places =
+        trace.lines().filter_map(|line| line.split_once("at ").and_then(|(_, at)| at.split_once("src/")));
+    let new: String = {
+        let mut noted = NOTED.lock().unwrap();
+        let new = places.filter(|(before, at)| before.len() <= 2 && noted.insert((*at).to_owned()));
+        new.map(|(_, at)| format!("{at}\n")).collect()
+    };
+    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+    std::io::Write::write_all(&mut file, new.as_bytes()).unwrap();
 }
 
 /// The file system.

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Plants known mistakes in a copy of the sources and counts how many crash images it takes to catch each.
 
-    tests/planted/plant.py [--seeds N] [--jobs N] [NUMBER...]
+    tests/planted/plant.py [--seeds N] [--jobs N] [--tests] [NUMBER...]
 
 All mistakes go into one build, each behind a number that the environment variable PLANT chooses; the tree itself is
-not touched. Prints one line of the README's table for each. Exit code 1 when one is not caught, or when a place in the
-sources has changed so that a mistake can no longer be planted.
+not touched. Prints one line of the README's table for each. With --tests, what the lab does not find is tried on the
+library's own tests. Exit code 1 when one is not caught, or when a place in the sources has changed so that a mistake can
+no longer be planted.
 """
 import argparse, os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
@@ -24,8 +25,8 @@ PLANTS = [
     (5, "the name of a new segment is not synced", "segment/allocator.rs",
      ".and_then(|()| self.vfs.sync_dir(&self.dir).map_err(Error::io(\"sync\", &self.dir)));",
      f".and_then(|()| if {P}(5) {{ Ok(()) }} else {{ self.vfs.sync_dir(&self.dir).map_err(Error::io(\"sync\", &self.dir)) }});"),
-    (6, "the length of a new segment is not synced", "segment/allocator.rs", ".sync(0..backing.len())",
-     f".sync(0..if {P}(6) {{ 0 }} else {{ backing.len() }})"),
+    (6, "a sync leaves out the page that its last record ends in", "commit_log/flush.rs", "segment.region.sync(segment.overlap(durable, target))",
+     f"segment.region.sync(segment.overlap(durable, if {P}(6) {{ PhysicalOffset(target.0 / PAGE * PAGE).max(durable) }} else {{ target }}))"),
     (7, "what is cut is not kept aside", "commit_log/load.rs", "self.keep_aside(end, &*clock)?;",
      f"if !{P}(7) {{ self.keep_aside(end, &*clock)?; }}"),
     (8, "what is cut is kept one byte short", "commit_log/quarantine.rs", "let len = len_without_zeros(cut);",
@@ -36,18 +37,23 @@ PLANTS = [
      f"encode_blank(self.left - usize::from({P}(10)))"),
     (11, "queues follow the log before it is durable in synchronous mode", "commit_log/mod.rs",
      "if self.sync_flush { self.durable_offset() }", f"if self.sync_flush && !{P}(11) {{ self.durable_offset() }}"),
+    (12, "puts are taken after a failed sync", "commit_log/mod.rs", "if self.poisoned.load(Ordering::Acquire) {",
+     f"if self.poisoned.load(Ordering::Acquire) && !{P}(12) {{"),
     (13, "entries behind a queue's last record are not dropped", "recovery/mod.rs",
      "queues.finish(&report.damage, &|queue, unit| self.leads(end, queue, unit))?;",
      f"queues.finish(&report.damage, &|queue, unit| {P}(13) || self.leads(end, queue, unit))?;"),
-    (14, "index entries behind the end of the log stay", "recovery/keys.rs", "self.index.truncate_from(end)?;",
-     f"if !{P}(14) {{ self.index.truncate_from(end)?; }}"),
+    (14, "index entries behind the end of the log stay", "recovery/keys.rs",
+     "if self.agrees && self.skip_to(end, damage)? && self.cursor.peek(self.index, self.files).is_some() {\n"
+     "            self.cut(Some(self.cursor.place()))?;\n        }\n        self.index.truncate_from(end)?;",
+     f"if {P}(14) {{ return Ok(self.done); }}\n        if self.agrees && self.skip_to(end, damage)? && self.cursor.peek(self.index, self.files).is_some() {{\n"
+     "            self.cut(Some(self.cursor.place()))?;\n        }\n        self.index.truncate_from(end)?;"),
     (15, "index files are believed unseen", "recovery/keys.rs", "if index.check(number) != Soundness::Sound {",
      f"if !{P}(15) && index.check(number) != Soundness::Sound {{"),
     (16, "no abort file is written", "store/open.rs",
      "vfs.replace(&abort, std::process::id().to_string().as_bytes()).map_err(Error::io(\"write\", &abort))?;",
      f"if !{P}(16) {{ vfs.replace(&abort, std::process::id().to_string().as_bytes()).map_err(Error::io(\"write\", &abort))?; }}"),
-    (17, "holes are taken for damage", "recovery/hole.rs", "match self.kind(range) {",
-     f"match if {P}(17) {{ Missing::Damaged }} else {{ self.kind(range) }} {{"),
+    (17, "holes are taken for damage", "recovery/hole.rs", "range.from >= self.durable &&",
+     f"!{P}(17) && range.from >= self.durable &&"),
     (18, "a record with a lost sector is accepted", "recovery/scan.rs", "if self.checks.unsynced_from.is_some_and(",
      f"if !{P}(18) && self.checks.unsynced_from.is_some_and("),
     (19, "retention deletes what is not dispatched", "retention.rs", "|| end > dispatched {",
@@ -76,7 +82,20 @@ PLANTS = [
      f"let first = queue.max_offset().plus(i64::from({P}(29) && queue.max_offset().0 > 0));"),
     (30, "the minimum of a queue does not follow the log", "recovery/mod.rs", "queue.correct_min_offset(log.min_offset())?;",
      f"if !{P}(30) {{ queue.correct_min_offset(log.min_offset())?; }}"),
+    (31, "WAIT=false is acknowledged before the write", "commit_log/stage.rs", "self.write_out()?;\n        // Nobody",
+     f"if !{P}(31) {{ self.write_out()?; }}\n        // Nobody"),
+    (32, "without a mapping an asynchronous put stays in memory", "commit_log/appender.rs", "if !self.log.sync_flush {",
+     f"if !self.log.sync_flush && !{P}(32) {{"),
+    (33, "after recovery the checkpoint still says durable what was cut", "store/open.rs",
+     "checkpoint.now.durable_end = Some(recovered.log.durable_offset());",
+     f"if !{P}(33) {{ checkpoint.now.durable_end = Some(recovered.log.durable_offset()); }}"),
+    (34, "the length of a new segment is not synced", "segment/allocator.rs", "let synced = backing\n            .sync(0..backing.len())",
+     f"let synced = if {P}(34) {{ Ok(()) }} else {{ backing.sync(0..backing.len()) }}"),
+    (35, "an index that saw the clock go back is taken for another's", "recovery/keys.rs",
+     "&& files.iter().all(|file| file.end_timestamp != durable)",
+     f"&& ({P}(35) || files.iter().all(|file| file.end_timestamp != durable))"),
 ]
+TESTS = ["cargo", "test", "--all-features", "--lib"]
 SWITCH = """
 #[doc(hidden)]
 pub(crate) fn planted(number: u32) -> bool {
@@ -86,10 +105,18 @@ pub(crate) fn planted(number: u32) -> bool {
 """
 
 
+def failing_tests(tree, target, number):
+    command = [*TESTS, "--", "sim::", "recovery::", "commit_log::", "consume_queue::", "index::", "retention::", "segment::"]
+    environment = {**os.environ, "PLANT": str(number), "CARGO_TARGET_DIR": target}
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    return re.findall(r"^test (\S+) \.\.\. FAILED", done.stdout, re.M)
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--seeds", type=int, default=400, help="seeds to try at most")
     options.add_argument("--jobs", type=int, default=2)
+    options.add_argument("--tests", action="store_true", help="try the library's tests on what the lab does not find")
     options.add_argument("numbers", type=int, nargs="*")
     options = options.parse_args()
     tree = Path(tempfile.mkdtemp(prefix="reput-planted."))
@@ -113,10 +140,13 @@ def main():
             sys.exit("cannot be planted:\n  " + "\n  ".join(missing))
         lib = tree / "src/lib.rs"
         lib.write_text(lib.read_text() + SWITCH)
-        target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target")) + "/planted"
+        # The lab apart, so that no sound one is overwritten; a test program has a name of its own.
+        target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
         subprocess.run(["cargo", "build", "--release", "--no-default-features", "--features", "sim", "--example", "crash_lab"],
-                       cwd=tree, env={**os.environ, "CARGO_TARGET_DIR": target}, check=True)
-        lab = Path(target) / "release/examples/crash_lab"
+                       cwd=tree, env={**os.environ, "CARGO_TARGET_DIR": target + "/planted"}, check=True)
+        if options.tests:
+            subprocess.run([*TESTS, "--no-run"], cwd=tree, env={**os.environ, "CARGO_TARGET_DIR": target}, check=True)
+        lab = Path(target) / "planted/release/examples/crash_lab"
         missed = 0
         for number, what, *_ in PLANTS:
             if options.numbers and number not in options.numbers:
@@ -129,9 +159,10 @@ def main():
             if done.returncode == 1 and found:
                 images = int(ran[1]) + int(found[2])
                 print(f"| {number} | {what} | {found[1]} | {images} | I{found[3]}: {found[4][:90]} |", flush=True)
-            else:
-                missed += 1
-                print(f"| {number} | {what} | not within {options.seeds} | {ran[1] if ran else '?'} | |", flush=True)
+                continue
+            failed = failing_tests(tree, target, number) if options.tests else []
+            missed += not failed
+            print(f"| {number} | {what} | not within {options.seeds} | {ran[1] if ran else '?'} | {', '.join(failed[:3])} |", flush=True)
         sys.exit(1 if missed else 0)
     finally:
         shutil.rmtree(tree, ignore_errors=True)

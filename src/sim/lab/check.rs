@@ -39,20 +39,24 @@ pub(super) fn broken(invariant: u8, what: impl Into<String>) -> Violation {
     Violation { invariant, what: what.into() }
 }
 
-/// Opens the store on `disk`; a panic is a violation like an error.
+/// Opens the store on `disk`, where calls may fail: an error is an answer, a panic is none.
+pub(super) fn attempt(
+    disk: &SimDisk,
+    setup: &Setup,
+    clock: &Arc<dyn Clock>,
+) -> Result<crate::Result<(Store, Steps)>, Violation> {
+    let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
+    catch_unwind(AssertUnwindSafe(|| Store::open_stepped(setup.config(), vfs, Arc::clone(clock))))
+        .map_err(|panic| broken(7, format!("open panics: {}", panic_text(&*panic))))
+}
+
+/// Opens the store on `disk`, where nothing fails.
 pub(super) fn open(
     disk: &SimDisk,
     setup: &Setup,
     clock: &Arc<dyn Clock>,
 ) -> Result<(Store, Steps), Violation> {
-    let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
-    let opened =
-        catch_unwind(AssertUnwindSafe(|| Store::open_stepped(setup.config(), vfs, Arc::clone(clock))));
-    match opened {
-        Ok(Ok(opened)) => Ok(opened),
-        Ok(Err(error)) => Err(broken(7, format!("the store does not open: {error}"))),
-        Err(panic) => Err(broken(7, format!("open panics: {}", panic_text(&*panic)))),
-    }
+    attempt(disk, setup, clock)?.map_err(|error| broken(7, format!("the store does not open: {error}")))
 }
 
 pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -157,8 +157,8 @@ impl Lab {
     }
 
     /// The error matrix: runs the workload of a seed once for each call that it makes and each of `failures`, with that
-    /// call failing, once and from then on for ever. Everything else is checked as always. Says how many calls of each
-    /// kind failed.
+    /// call failing, once and from then on for ever; then the same for each call of recovery after a power cut at its
+    /// end. Everything else is checked as always. Says how many calls of each kind failed.
     ///
     /// # Errors
     /// The first violation.
@@ -171,11 +171,10 @@ impl Lab {
         steps.push(Step::Crash(seed));
         let none = Budget { images: 0, ..self.budget };
         let mut counted = Run::new(&setup, seed, none);
-        let mut calls = 0;
-        if counted.all(&steps[..steps.len() - 1]).is_ok() {
-            calls = counted.calls().values().sum();
-        }
-        let (mut tally, mut failed) = (Tally::default(), BTreeMap::new());
+        counted.all(&steps[..steps.len() - 1]).map_err(|(_, violation)| violation)?;
+        let calls = counted.calls().values().sum();
+        counted.failing_recoveries(failures)?;
+        let (mut tally, mut failed) = (counted.tally, counted.failed);
         for pass in 0..calls {
             for (failure, times) in failures.iter().flat_map(|failure| [(*failure, 1), (*failure, u64::MAX)])
             {

@@ -27,6 +27,8 @@ pub(super) struct Model {
     pub(super) log: Vec<Arc<Put>>,
     /// So many of them must survive anything.
     pub(super) durable: usize,
+    /// So many of them were acknowledged, and must survive the end of the process.
+    pub(super) acknowledged: usize,
     /// Where the next message of each queue goes.
     pub(super) next: Vec<i64>,
     /// How far consumers have seen each queue, where they may not be disappointed.
@@ -42,6 +44,7 @@ impl Model {
         Self {
             log: Vec::new(),
             durable: 0,
+            acknowledged: 0,
             next: vec![0; queues],
             seen: vec![0; queues],
             low: PhysicalOffset::ZERO,
@@ -93,6 +96,7 @@ impl Model {
     pub(super) fn cut(&mut self, count: usize) {
         self.refuse(self.log.len().saturating_sub(count));
         self.durable = self.log.len();
+        self.acknowledged = self.log.len();
         for (seen, next) in self.seen.iter_mut().zip(&self.next) {
             *seen = (*seen).min(*next);
         }

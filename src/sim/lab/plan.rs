@@ -79,13 +79,24 @@ pub(super) struct Order {
     pub(super) tagged: bool,
 }
 
+/// What the acknowledgement of a put waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Nobody waits for it.
+    Not,
+    /// With `WAIT=false`: it survives the end of the process.
+    Written,
+    /// It survives a power cut, in synchronous mode.
+    Durable,
+}
+
 /// One step of a workload.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// Puts one message, or several as a batch; waits for them or not.
+    /// Puts one message, or several as a batch.
     Put {
         orders: Vec<Order>,
-        wait: bool,
+        wait: Wait,
     },
     /// Makes all that was put durable.
     Sync,
@@ -96,8 +107,6 @@ pub(super) enum Step {
     Prepare,
     /// Lets the segments expire, then deletes.
     Retention,
-    /// Consumers read all queues to their ends.
-    Consume,
     /// Time passes; backwards too.
     Clock(i64),
     /// Calls begin to fail.
@@ -118,7 +127,11 @@ impl fmt::Display for Step {
                 for order in orders {
                     write!(f, " {}:{}+{}", order.queue, order.body, order.property)?;
                 }
-                if *wait { write!(f, ", wait") } else { Ok(()) }
+                match wait {
+                    Wait::Not => Ok(()),
+                    Wait::Written => write!(f, ", written"),
+                    Wait::Durable => write!(f, ", wait"),
+                }
             }
             Self::Break(fault) => write!(f, "break: {fault}"),
             Self::Clock(ms) => write!(f, "clock {ms:+} ms"),
@@ -175,15 +188,15 @@ pub(super) fn steps(seed: u64, setup: &Setup) -> Vec<Step> {
             0..=41 => {
                 let orders = if rng.one_in(6) { 2 + rng.below(4) } else { 1 };
                 let orders = (0..orders).map(|_| order(&mut rng, setup)).collect();
-                Step::Put { orders, wait: rng.one_in(2) }
+                let wait = rng.pick(&[Wait::Not, Wait::Not, Wait::Written, Wait::Durable, Wait::Durable]);
+                Step::Put { orders, wait: wait.unwrap_or(Wait::Not) }
             }
             42..=45 => Step::Sync,
             46..=53 => Step::Flush,
-            54..=65 => Step::Reput,
-            66..=72 => Step::Upkeep,
-            73..=75 => Step::Prepare,
-            76..=78 => Step::Retention,
-            79..=82 => Step::Consume,
+            54..=69 => Step::Reput,
+            70..=76 => Step::Upkeep,
+            77..=79 => Step::Prepare,
+            80..=82 => Step::Retention,
             83..=86 => Step::Clock(rng.pick(&[1, 600, 11_000, 70_000]).unwrap_or(1)),
             87 => Step::Clock(rng.pick(&[-5_000, -100_000_000, 100_000_000, 0]).unwrap_or(0)),
             88..=90 if faulty && !broken => {

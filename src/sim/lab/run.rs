@@ -11,7 +11,7 @@ use super::{
     Budget, Tally, Violation,
     check::{self, broken, panic_text},
     model::{Model, Put},
-    plan::{Order, Setup, Step},
+    plan::{Order, Setup, Step, Wait},
 };
 use crate::{
     clock::{Clock, ManualClock},
@@ -21,7 +21,7 @@ use crate::{
     sim::{
         crash::{Crash, Kept, Outcome},
         disk::SimDisk,
-        faults::{Call, Fault},
+        faults::{Call, Failure, Fault},
         rng::Rng,
     },
     store::{Steps, Store},
@@ -137,22 +137,28 @@ impl<'r> Run<'r> {
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let failed = self.disk.failed_calls();
         self.poisoned = false;
-        self.open = Some(match check::open(&self.disk, self.setup, &clock) {
+        self.open = Some(match check::attempt(&self.disk, self.setup, &clock)? {
+            Ok(opened) => opened,
             // An open that fails on a failing disk loses nothing: the next one succeeds.
-            Err(Violation { invariant: 7, .. }) if self.disk.failed_calls() > failed => {
+            Err(_) if self.disk.failed_calls() > failed => {
                 self.disk.heal();
                 check::open(&self.disk, self.setup, &clock)?
             }
-            other => other?,
+            Err(error) => return Err(broken(7, format!("the store does not open: {error}"))),
         });
         Ok(())
     }
 
-    /// Takes note of what the store says of itself.
+    /// Takes note of what the store says of itself, and of what consumers see: one that waits sees an entry as soon as
+    /// it is there, and in synchronous mode nothing may take it away again.
     fn learn(&self) {
         let Some((store, _)) = &self.open else { return };
         let status = store.status();
         let mut model = locked(&self.model);
+        for (n, seen) in model.seen.iter_mut().enumerate().filter(|_| self.setup.sync) {
+            let (topic, id) = self.setup.queue(n);
+            *seen = store.find_queue(&topic, id).map_or(0, |queue| store.max_offset(queue).0).max(*seen);
+        }
         model.durable_to(status.durable_offset);
         model.low = status.min_offset.max(PhysicalOffset::ZERO);
         model.high = model.low;
@@ -166,7 +172,6 @@ impl<'r> Run<'r> {
             Step::Crash(seed) => return self.power_cut(*seed),
             Step::Kill => return self.kill(),
             Step::Close => return self.close(),
-            Step::Consume => self.consume(),
             _ => {}
         }
         let Some((store, steps)) = &mut self.open else { return Ok(()) };
@@ -208,19 +213,7 @@ impl<'r> Run<'r> {
         }
     }
 
-    fn consume(&self) {
-        let Some((store, _)) = &self.open else { return };
-        let mut model = locked(&self.model);
-        for n in 0..self.setup.queue_count() {
-            let (topic, id) = self.setup.queue(n);
-            let max = store.find_queue(&topic, id).map_or(0, |queue| store.max_offset(queue).0);
-            if let Some(seen) = model.seen.get_mut(n).filter(|_| self.setup.sync) {
-                *seen = max;
-            }
-        }
-    }
-
-    fn put(&mut self, orders: &[Order], wait: bool) -> Result<(), Violation> {
+    fn put(&mut self, orders: &[Order], wait: Wait) -> Result<(), Violation> {
         let Some((store, _)) = &self.open else { return Ok(()) };
         let from = locked(&self.model).log.len();
         let mut puts = Vec::with_capacity(orders.len());
@@ -231,7 +224,8 @@ impl<'r> Run<'r> {
         for put in &puts {
             let (topic, id) = self.setup.queue(put.queue);
             let queue = store.queue(&topic, id).map_err(|error| broken(7, error.to_string()))?;
-            messages.push(Message::new(queue, &put.body).properties_raw(put.properties.clone()));
+            let message = Message::new(queue, &put.body).properties_raw(put.properties.clone());
+            messages.push(message.wait_store(wait != Wait::Written));
             locked(&self.model).begin(put.clone());
         }
         let done = match messages.as_slice() {
@@ -254,7 +248,7 @@ impl<'r> Run<'r> {
         if self.poisoned {
             return Err(broken(9, "a put was taken after a failed sync"));
         }
-        if !wait || !self.setup.sync {
+        if wait == Wait::Not {
             return Ok(());
         }
         let mut outcome = Ok(PutStatus::Ok);
@@ -264,7 +258,10 @@ impl<'r> Run<'r> {
         match outcome {
             Ok(PutStatus::Ok) => {
                 let mut model = locked(&self.model);
-                model.durable = model.log.len();
+                model.acknowledged = model.log.len();
+                if self.setup.sync && wait == Wait::Durable {
+                    model.durable = model.log.len();
+                }
                 Ok(())
             }
             Ok(other) => Err(broken(7, format!("a put that waits comes to {other:?}"))),
@@ -347,6 +344,7 @@ impl<'r> Run<'r> {
         let mut model = locked(&self.model).clone();
         // What was written survives this, durable or not.
         model.durable_to(survives.unwrap_or_default());
+        model.durable = model.durable.max(model.acknowledged);
         self.settle(&model)
     }
 
@@ -361,10 +359,7 @@ impl<'r> Run<'r> {
         let outcome = rng.pick(&outcomes);
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
         if let Some(outcome) = outcome {
-            self.disk = crash.disk(outcome, clock);
-            if self.setup.copy_on_write {
-                self.disk.set_copy_on_write();
-            }
+            self.disk = self.disk_of(&crash, outcome, &clock);
         }
         let model = locked(&self.model).clone();
         self.settle(&model).map_err(|violation| with(violation, outcome))
@@ -375,7 +370,7 @@ impl<'r> Run<'r> {
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
         if self.disk.failed_calls() > 0 {
             // Recovery on a disk that still fails may fail, and loses nothing.
-            drop(check::open(&self.disk, self.setup, &clock));
+            drop(check::attempt(&self.disk, self.setup, &clock)?);
             self.disk.heal();
         }
         let checked = check::check(&self.disk, &clock, self.setup, model, true)?;
@@ -434,10 +429,7 @@ impl<'r> Run<'r> {
             return Ok(());
         }
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(point.now));
-        let disk = crash.disk(outcome, Arc::clone(&clock));
-        if self.setup.copy_on_write {
-            disk.set_copy_on_write();
-        }
+        let disk = self.disk_of(crash, outcome, &clock);
         self.tally.images += 1;
         *self.tally.depths.entry(depth).or_default() += 1;
         let deeper = depth < DEPTH && self.rng.one_in(if depth == 1 { 12 } else { 3 });
@@ -448,10 +440,20 @@ impl<'r> Run<'r> {
         let within: Arc<Mutex<Vec<Crash>>> = Arc::default();
         let kept = Arc::clone(&within);
         disk.watch(1, move |moment| locked(&kept).push(moment.crash()));
-        // What the first open comes to is checked by another image; here it is killed on its way.
-        drop(check::open(&disk, self.setup, &clock)?);
+        if self.rng.one_in(3) {
+            let times = if self.rng.one_in(2) { 1 } else { u64::MAX };
+            let pass = self.rng.below(120) as u64;
+            disk.fail(Fault { call: None, pass, times, failure: Failure::Device });
+        }
+        // What the first open comes to is checked by another image; here it is killed on its way, or fails on it.
+        if let Err(error) = check::attempt(&disk, self.setup, &clock)?
+            && disk.failed_calls() == 0
+        {
+            return Err(broken(7, format!("the store does not open: {error}")));
+        }
         disk.unwatch();
-        let within = std::mem::take(&mut *locked(&within));
+        let mut within = std::mem::take(&mut *locked(&within));
+        within.push(disk.crash());
         for _ in 0..4.min(within.len()) {
             let Some(crash) = within.get(self.rng.below(within.len())) else { continue };
             let outcomes =
@@ -468,6 +470,49 @@ impl<'r> Run<'r> {
 }
 
 impl Run<'_> {
+    /// Cuts the power, and opens each of the adversarial images once for each call that this makes and each of
+    /// `failures`, with that call failing, once and for ever; then the power goes again.
+    pub(super) fn failing_recoveries(&mut self, failures: &[Failure]) -> Result<(), Violation> {
+        self.disk.unwatch();
+        let (crash, model) = (self.disk.crash(), locked(&self.model).clone());
+        self.open = None;
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        for outcome in crash.adversarial() {
+            let whole = self.disk_of(&crash, outcome, &clock);
+            drop(check::open(&whole, self.setup, &clock)?);
+            let calls: u64 = whole.calls().values().sum();
+            for (pass, failure, times) in (0..calls).flat_map(|pass| {
+                failures.iter().flat_map(move |failure| [(pass, *failure, 1), (pass, *failure, u64::MAX)])
+            }) {
+                let fault = Fault { call: None, pass, times, failure };
+                let disk = self.disk_of(&crash, outcome, &clock);
+                disk.fail(fault);
+                drop(check::attempt(&disk, self.setup, &clock)?);
+                for (call, count) in disk.failures() {
+                    *self.failed.entry(call).or_default() += count;
+                }
+                let left = disk.crash();
+                let outcomes = left.adversarial();
+                let second = self.rng.pick(&outcomes).unwrap_or(outcome);
+                let disk = self.disk_of(&left, second, &clock);
+                self.tally.images += 1;
+                check::check(&disk, &clock, self.setup, &model, true).map_err(|violation| Violation {
+                    what: format!("{} (recovery of {outcome} with {fault}; {second})", violation.what),
+                    ..violation
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn disk_of(&self, crash: &Crash, outcome: Outcome, clock: &Arc<dyn Clock>) -> SimDisk {
+        let disk = crash.disk(outcome, Arc::clone(clock));
+        if self.setup.copy_on_write {
+            disk.set_copy_on_write();
+        }
+        disk
+    }
+
     /// Calls that the disk has taken.
     pub(super) fn calls(&self) -> BTreeMap<Call, u64> {
         self.disk.calls()
