@@ -1,7 +1,7 @@
 //! What opening costs, and what many queues cost: one case a run, in wall time, processor time and memory.
 //!
 //! ```text
-//! open_cost DIR make SEGMENTS QUEUES [SEGMENT_BYTES]   a store that was closed; DIR must not exist
+//! open_cost DIR make SEGMENTS QUEUES [SEGMENT_BYTES [BODY]]   a store that was closed; DIR must not exist
 //! open_cost DIR open [SEGMENT_BYTES]                   opens it and closes it again
 //! open_cost DIR kill [SEGMENT_BYTES]                   opens it as after a kill
 //! open_cost DIR new QUEUES                             the first message to each of many queues
@@ -73,13 +73,14 @@ fn queues(store: &Store, count: usize) -> Result<Vec<Queue>, Box<dyn Error>> {
     Ok((0..count).map(|n| store.queue(&format!("T{n:05}"), 0)).collect::<Result<_, _>>()?)
 }
 
-fn make(config: Config, segments: u64, count: usize) -> Outcome {
+fn make(config: Config, segments: u64, count: usize, body: usize) -> Outcome {
+    let body = vec![b'x'; body];
     let upto = segments.saturating_sub(1) * config.commit_log_file_size;
     let store = Store::open(config)?;
     let queues = queues(&store, count)?;
     let mut put = 0;
     while put < count || store.status().max_offset.since(reput::PhysicalOffset::ZERO) <= upto {
-        store.put(&Message::new(queues[put % count], &BODY).keys(&format!("k{put}")))?.wait()?;
+        store.put(&Message::new(queues[put % count], &body).keys(&format!("k{put}")))?.wait()?;
         put += 1;
     }
     store.wait_dispatched(LONGEST)?;
@@ -161,7 +162,8 @@ fn main() -> Outcome {
     };
     match args[..] {
         [dir, "make", segments, queues, ref rest @ ..] if !Path::new(dir).exists() => {
-            make(sized(dir, rest.first())?, segments.parse()?, queues.parse()?)
+            let body = rest.get(1).map_or(Ok(BODY.len()), |body| body.parse())?;
+            make(sized(dir, rest.first())?, segments.parse()?, queues.parse()?, body)
         }
         [dir, "open", ref rest @ ..] => open(sized(dir, rest.first())?),
         [dir, "kill", ref rest @ ..] => {

@@ -42,6 +42,8 @@ pub(super) struct Upkeep {
     pub(super) reput: Arc<ReputShared>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) checkpoint: CheckpointFile,
+    /// A round has failed: the system may call pages clean that the disk has not got, and nothing tells of it later.
+    pub(super) has_failed: bool,
 }
 
 impl Upkeep {
@@ -50,6 +52,12 @@ impl Upkeep {
     /// # Errors
     /// What kept a file from being written; the next round tries again what can be tried again.
     pub(super) fn step(&mut self, force: bool) -> Result<()> {
+        let outcome = self.round(force);
+        self.has_failed |= outcome.is_err();
+        outcome
+    }
+
+    fn round(&mut self, force: bool) -> Result<()> {
         // Taken before the flush: what is dispatched during it is not covered.
         let (last, timestamp) = self.reput.last();
         let durable = self.log.durable_offset();

@@ -139,6 +139,7 @@ fn assemble(config: Config, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<
         reput: Arc::clone(&shared),
         clock: Arc::clone(&clock),
         checkpoint,
+        has_failed: false,
     };
     let retention = Arc::new(Retention {
         config: Arc::clone(&config),
@@ -217,7 +218,9 @@ impl Inner {
             let Some(mut upkeep) = upkeep else { return Ok(()) };
             upkeep.step(true)?;
             state.appender.close()?;
-            clean_stop::leave(self);
+            if !upkeep.has_failed {
+                clean_stop::leave(self);
+            }
             let abort = self.config.path("abort");
             self.vfs.remove(&abort).map_err(Error::io("remove", &abort))?;
             self.vfs.sync_dir(&self.config.root).map_err(Error::io("sync", &self.config.root))

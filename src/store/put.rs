@@ -299,7 +299,7 @@ impl Inner {
             body: message.body,
             properties: &message.properties,
         };
-        let plain = message.sys_flag.is_plain() && target.queue.kind() == QueueKind::Simple;
+        let plain = message.sys_flag.is_plain() && target.kind == QueueKind::Simple;
         let (takes, extra) = if plain && !self.config.multi_dispatch {
             (1, Extra::None)
         } else {
@@ -312,7 +312,7 @@ impl Inner {
     fn offsets_taken(&self, message: &Message<'_>, target: &Registered) -> Result<(i64, Extra)> {
         let all = Properties::new(&message.properties);
         let inner_batch = message.sys_flag.has(SysFlag::INNER_BATCH);
-        if inner_batch != (target.queue.kind() == QueueKind::Batch) {
+        if inner_batch != (target.kind == QueueKind::Batch) {
             let why = if inner_batch {
                 "an inner batch needs a BatchCQ topic"
             } else {

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::RwLock;
 
 use crate::{
-    consume_queue,
+    consume_queue::{self, QueueKind},
     message::Queue,
     types::{QueueId, QueueOffset, TopicName},
 };
@@ -28,6 +28,8 @@ const BUCKETS: usize = 24;
 pub(super) struct Registered {
     pub(super) topic: TopicName,
     pub(super) id: QueueId,
+    /// How the queue counts; kept here too, so that a put need not look at the queue.
+    pub(super) kind: QueueKind,
     pub(super) queue: Arc<consume_queue::Queue>,
     /// The offset of the first message that is put through this handle.
     pub(super) first: QueueOffset,
@@ -40,7 +42,12 @@ impl Registered {
     }
 }
 
-type Bucket = Box<[OnceLock<Registered>]>;
+/// An entry in a cache line of its own: with thousands of queues nearly every put meets a cold one.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Slot(OnceLock<Registered>);
+
+type Bucket = Box<[Slot]>;
 
 #[derive(Debug, Default)]
 struct Names {
@@ -65,7 +72,7 @@ impl Registry {
     /// The queue of a handle; `None` for a handle of another store.
     pub(super) fn get(&self, queue: Queue) -> Option<&Registered> {
         let (bucket, at) = place(queue);
-        self.buckets.get(bucket)?.get()?.get(at)?.get()
+        self.buckets.get(bucket)?.get()?.get(at)?.0.get()
     }
 
     /// The handle of a queue that was registered before.
@@ -87,10 +94,11 @@ impl Registry {
         let handle = Queue(names.count);
         let (bucket, at) = place(handle);
         let slots =
-            self.buckets.get(bucket)?.get_or_init(|| (0..FIRST << bucket).map(|_| OnceLock::new()).collect());
+            self.buckets.get(bucket)?.get_or_init(|| (0..FIRST << bucket).map(|_| Slot::default()).collect());
         let first = queue.max_offset();
-        let entry = Registered { topic: topic.clone(), id, queue, first, deleted: AtomicBool::new(false) };
-        slots.get(at)?.set(entry).ok()?;
+        let (topic_name, kind, deleted) = (topic.clone(), queue.kind(), AtomicBool::new(false));
+        let entry = Registered { topic: topic_name, id, kind, queue, first, deleted };
+        slots.get(at)?.0.set(entry).ok()?;
         names.count += 1;
         names.by_topic.entry(topic.clone()).or_default().insert(id, handle);
         Some(handle)
@@ -110,6 +118,11 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_fits_into_one_cache_line() {
+        assert_eq!((size_of::<Slot>(), align_of::<Slot>()), (64, 64));
+    }
 
     #[test]
     fn handles_fill_buckets_of_doubling_size_without_gaps() {
