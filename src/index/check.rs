@@ -63,7 +63,9 @@ impl IndexFile {
         let header = &self.header;
         let ends = match (self.entry(1), self.entry(self.entries())) {
             (Some(first), Some(last)) => {
-                first.offset == header.begin_offset && last.offset == header.end_offset
+                first.offset == header.begin_offset
+                    && last.offset == header.end_offset
+                    && self.time_diff(header.end_timestamp) == last.time_diff
             }
             _ => true,
         };

@@ -100,9 +100,8 @@ pub(crate) fn recover(
         (short.map(|(path, len)| FileRepair { path, len }).collect(), strangers);
     let mut last_record = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
     if let Some(from) = log.first_offset() {
-        let indexed = aborted.then_some(checkpoint.index_timestamp);
         let durable = checkpoint.durable_end.filter(|_| aborted);
-        let parts = Parts { config, deleted, log: &log, table: &table, index: &index, indexed, durable };
+        let parts = Parts { config, deleted, log: &log, table: &table, index: &index, durable };
         last_record = parts.agree(from, &mut report)?;
     } else {
         // As in RocketMQ: without a log there is nothing that an entry could mean.
@@ -112,6 +111,7 @@ pub(crate) fn recover(
         index.remove_all()?;
     }
     log.advise(Advice::Random);
+    let doubts = aborted.then(|| Doubts::of(&checkpoint, &log));
     let end = report.end;
     let gap = |range: &DamagedRange| Gap {
         from: range.from,
@@ -120,14 +120,44 @@ pub(crate) fn recover(
         stored: last_record.1,
     };
     let gaps = report.damage.iter().filter(|range| !range.is_closed()).map(gap).collect();
+    if let Some(doubts) = &doubts {
+        log = log.with_doubts(doubts.log);
+    }
     let (log, appender) = log.with_gaps(gaps).recovered(end, Arc::clone(clock))?;
     for queue in table.queues() {
         queue.correct_min_offset(log.min_offset())?;
+        if let Some(doubts) = &doubts {
+            queue.rewrite_from(doubts.queues)?;
+        }
     }
     table.flush_step(clock.monotonic(), true)?;
     let indexed = index.flush(true)?.unwrap_or_default();
     report.elapsed = clock.monotonic().saturating_sub(started);
     Ok(Recovered { log, appender, table, index, last_record, indexed, report })
+}
+
+/// What a failed sync may have left in the page cache alone, where the system then calls it clean: it is written again
+/// before anybody relies on it.
+#[derive(Debug)]
+struct Doubts {
+    /// The log from here on.
+    log: PhysicalOffset,
+    /// Queue entries of records from here on.
+    queues: PhysicalOffset,
+}
+
+impl Doubts {
+    /// All that our own checkpoint does not say to be durable. One of RocketMQ's says what it tried to flush: then the
+    /// last two segments, more than it leaves unflushed while its syncs succeed.
+    fn of(checkpoint: &Checkpoint, log: &Loaded) -> Self {
+        match checkpoint.durable_end {
+            Some(durable) => Self { log: durable, queues: durable.min(checkpoint.logics_offset) },
+            None => {
+                let from = log.segments().rev().take(2).last().map_or(PhysicalOffset::ZERO, |(base, _)| base);
+                Self { log: from, queues: from }
+            }
+        }
+    }
 }
 
 /// What the pass joins.
@@ -137,8 +167,6 @@ struct Parts<'a> {
     log: &'a Loaded,
     table: &'a QueueTable,
     index: &'a IndexSet,
-    /// How far the index was durable at the kill, as the checkpoint says.
-    indexed: Option<StoreTimestamp>,
     /// The end of what was durable at the kill. `None` after a clean stop, when all was, and where the checkpoint does
     /// not say it, as RocketMQ's: then nothing is taken for a hole.
     durable: Option<PhysicalOffset>,
@@ -152,13 +180,13 @@ impl Parts<'_> {
         from: PhysicalOffset,
         report: &mut RecoveryReport,
     ) -> Result<(PhysicalOffset, StoreTimestamp)> {
-        let (last, again) = self.pass(from, self.indexed, report)?;
+        let (last, again) = self.pass(from, report)?;
         if !again {
             return Ok(last);
         }
         let (files, strangers) = (std::mem::take(&mut report.files), std::mem::take(&mut report.strangers));
         *report = RecoveryReport { aborted: report.aborted, files, strangers, ..RecoveryReport::default() };
-        Ok(self.pass(from, None, report)?.0)
+        Ok(self.pass(from, report)?.0)
     }
 
     /// One walk, where it is worth it with a second thread that checks bodies ahead. Says also whether another walk is
@@ -166,7 +194,6 @@ impl Parts<'_> {
     fn pass(
         &self,
         from: PhysicalOffset,
-        indexed: Option<StoreTimestamp>,
         report: &mut RecoveryReport,
     ) -> Result<((PhysicalOffset, StoreTimestamp), bool)> {
         self.log.advise(Advice::Sequential);
@@ -178,14 +205,14 @@ impl Parts<'_> {
         };
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         if threads < 2 || data_ends.iter().sum::<usize>() < WORTH_TWO_THREADS {
-            return self.walk(scan(None), from, indexed, report);
+            return self.walk(scan(None), from, report);
         }
         let ahead = Ahead::new(from);
         thread::scope(|scope| {
             let helper = thread::Builder::new().name("reput-recovery".into());
             let helper = helper.spawn_scoped(scope, || ahead.run(&segments));
             // Without it the walk checks everything itself.
-            let outcome = self.walk(scan(helper.is_ok().then_some(&ahead)), from, indexed, report);
+            let outcome = self.walk(scan(helper.is_ok().then_some(&ahead)), from, report);
             ahead.stop();
             outcome
         })
@@ -195,14 +222,13 @@ impl Parts<'_> {
         &self,
         mut scan: Scan<'_>,
         from: PhysicalOffset,
-        indexed: Option<StoreTimestamp>,
         report: &mut RecoveryReport,
     ) -> Result<((PhysicalOffset, StoreTimestamp), bool)> {
         let projection = Projection::new(self.config);
         let deletions = !self.deleted.is_empty();
         let mut queues = QueueRepair::new(self.table, from, self.log.segment_size());
         let mut index =
-            self.config.message_index.then(|| IndexRepair::start(self.index, from, indexed)).transpose()?;
+            self.config.message_index.then(|| IndexRepair::start(self.index, from)).transpose()?;
         let mut last = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
         let mut keys = Vec::new();
         let holes = self.durable.map(|end| Holes::new(self.log.segments().collect(), end));
