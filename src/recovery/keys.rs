@@ -1,8 +1,9 @@
 //! Makes the index what the log says.
 //!
 //! First every file is made sound in itself. Then the keys that each record makes are compared with the entries as
-//! they stand, in order, file after file, and so are the times by which queries choose files and entries. As long as they agree nothing is written. From the first record on that the
-//! index lacks or has otherwise, what follows is dropped, and everything is put again from the log.
+//! they stand, in order, file after file, and so are the times by which queries choose files and entries. As long as
+//! they agree nothing is written. From the first record on that the index lacks or has otherwise, what follows is
+//! dropped, and everything is put again from the log.
 //!
 //! Let pass: entries of records before the pass, of damaged and of deleted records, and a record's keys that stand
 //! there twice, which is how RocketMQ leaves the last one after a kill.
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     error::Result,
     format::index::time_diff,
-    index::{IndexSet, KeyPut, Soundness},
+    index::{IndexFileInfo, IndexSet, KeyPut, Soundness},
     types::{PhysicalOffset, StoreTimestamp},
 };
 
@@ -39,6 +40,13 @@ pub(super) struct IndexRepair<'i> {
     /// The keys of the record being put.
     once: Vec<KeyPut>,
     done: IndexRepairs,
+}
+
+/// Whether a checkpoint that says `durable` cannot be of these files: no file ends there, and one that ends later had
+/// begun. The first is what counts: after the clock was set back the end of one file may lie within the next.
+fn contradicts(files: &[IndexFileInfo], durable: StoreTimestamp) -> bool {
+    files.iter().all(|file| file.end_timestamp != durable)
+        && files.iter().any(|file| file.begin_timestamp < durable && durable < file.end_timestamp)
 }
 
 /// A place in the index.
@@ -90,8 +98,19 @@ impl Cursor {
 
 impl<'i> IndexRepair<'i> {
     /// Makes each file sound, and starts at the first entry of a record at or behind `from`.
-    pub(super) fn start(index: &'i IndexSet, from: PhysicalOffset) -> Result<Self> {
+    ///
+    /// `durable` is what the checkpoint says of the index after a kill: the end of a file, whenever one was full and
+    /// on the disk. Another time within a file says that these files and this checkpoint never were together, and none
+    /// of them is kept.
+    pub(super) fn start(
+        index: &'i IndexSet,
+        from: PhysicalOffset,
+        durable: Option<StoreTimestamp>,
+    ) -> Result<Self> {
         let mut done = IndexRepairs::default();
+        if durable.is_some_and(|durable| contradicts(&index.files(), durable)) {
+            index.remove_all()?;
+        }
         let mut number = 0;
         while number < index.files().len() {
             if index.check(number) != Soundness::Sound {

@@ -100,8 +100,9 @@ pub(crate) fn recover(
         (short.map(|(path, len)| FileRepair { path, len }).collect(), strangers);
     let mut last_record = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
     if let Some(from) = log.first_offset() {
+        let indexed = aborted.then_some(checkpoint.index_timestamp);
         let durable = checkpoint.durable_end.filter(|_| aborted);
-        let parts = Parts { config, deleted, log: &log, table: &table, index: &index, durable };
+        let parts = Parts { config, deleted, log: &log, table: &table, index: &index, indexed, durable };
         last_record = parts.agree(from, &mut report)?;
     } else {
         // As in RocketMQ: without a log there is nothing that an entry could mean.
@@ -153,7 +154,8 @@ impl Doubts {
         match checkpoint.durable_end {
             Some(durable) => Self { log: durable, queues: durable.min(checkpoint.logics_offset) },
             None => {
-                let from = log.segments().rev().take(2).last().map_or(PhysicalOffset::ZERO, |(base, _)| base);
+                let mut last_two = log.segments().skip(log.segments().len().saturating_sub(2));
+                let from = last_two.next().map_or(PhysicalOffset::ZERO, |(base, _)| base);
                 Self { log: from, queues: from }
             }
         }
@@ -167,6 +169,8 @@ struct Parts<'a> {
     log: &'a Loaded,
     table: &'a QueueTable,
     index: &'a IndexSet,
+    /// How far the index was durable at the kill, as the checkpoint says.
+    indexed: Option<StoreTimestamp>,
     /// The end of what was durable at the kill. `None` after a clean stop, when all was, and where the checkpoint does
     /// not say it, as RocketMQ's: then nothing is taken for a hole.
     durable: Option<PhysicalOffset>,
@@ -180,13 +184,13 @@ impl Parts<'_> {
         from: PhysicalOffset,
         report: &mut RecoveryReport,
     ) -> Result<(PhysicalOffset, StoreTimestamp)> {
-        let (last, again) = self.pass(from, report)?;
+        let (last, again) = self.pass(from, self.indexed, report)?;
         if !again {
             return Ok(last);
         }
         let (files, strangers) = (std::mem::take(&mut report.files), std::mem::take(&mut report.strangers));
         *report = RecoveryReport { aborted: report.aborted, files, strangers, ..RecoveryReport::default() };
-        Ok(self.pass(from, report)?.0)
+        Ok(self.pass(from, None, report)?.0)
     }
 
     /// One walk, where it is worth it with a second thread that checks bodies ahead. Says also whether another walk is
@@ -194,6 +198,7 @@ impl Parts<'_> {
     fn pass(
         &self,
         from: PhysicalOffset,
+        indexed: Option<StoreTimestamp>,
         report: &mut RecoveryReport,
     ) -> Result<((PhysicalOffset, StoreTimestamp), bool)> {
         self.log.advise(Advice::Sequential);
@@ -205,14 +210,14 @@ impl Parts<'_> {
         };
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         if threads < 2 || data_ends.iter().sum::<usize>() < WORTH_TWO_THREADS {
-            return self.walk(scan(None), from, report);
+            return self.walk(scan(None), from, indexed, report);
         }
         let ahead = Ahead::new(from);
         thread::scope(|scope| {
             let helper = thread::Builder::new().name("reput-recovery".into());
             let helper = helper.spawn_scoped(scope, || ahead.run(&segments));
             // Without it the walk checks everything itself.
-            let outcome = self.walk(scan(helper.is_ok().then_some(&ahead)), from, report);
+            let outcome = self.walk(scan(helper.is_ok().then_some(&ahead)), from, indexed, report);
             ahead.stop();
             outcome
         })
@@ -222,13 +227,14 @@ impl Parts<'_> {
         &self,
         mut scan: Scan<'_>,
         from: PhysicalOffset,
+        indexed: Option<StoreTimestamp>,
         report: &mut RecoveryReport,
     ) -> Result<((PhysicalOffset, StoreTimestamp), bool)> {
         let projection = Projection::new(self.config);
         let deletions = !self.deleted.is_empty();
         let mut queues = QueueRepair::new(self.table, from, self.log.segment_size());
         let mut index =
-            self.config.message_index.then(|| IndexRepair::start(self.index, from)).transpose()?;
+            self.config.message_index.then(|| IndexRepair::start(self.index, from, indexed)).transpose()?;
         let mut last = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
         let mut keys = Vec::new();
         let holes = self.durable.map(|end| Holes::new(self.log.segments().collect(), end));
