@@ -4,8 +4,8 @@
 //! when [`Loaded::recovered`] consumes it to cut the tail. There is no appender before that.
 //!
 //! `recovered` works in an order that a kill may interrupt anywhere: keep what is cut aside and sync it, remove later
-//! segments from the last one back, zero the rest of the last, close gaps, sync what is kept. Opening again comes to
-//! the same.
+//! segments from the last one back, zero the rest of the last, close gaps, write again what may never have reached the
+//! disk, sync what is kept. Opening again comes to the same.
 
 use std::{
     ops::Range,
@@ -52,6 +52,8 @@ pub struct Loaded {
     files: Vec<Segment>,
     empty_last: Option<PathBuf>,
     gaps: Vec<Gap>,
+    /// From here on the page cache may show what no disk has.
+    doubtful_from: PhysicalOffset,
     mended: Vec<(PathBuf, Option<u64>)>,
     strangers: Vec<PathBuf>,
 }
@@ -90,8 +92,8 @@ pub fn load(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Loaded> {
         }
         files.push(Segment { base, path, region: Region::sealed(backing) });
     }
-    let (config, gaps) = (config.clone(), Vec::new());
-    Ok(Loaded { vfs, config, dir, size, files, empty_last, gaps, mended: short, strangers })
+    let (config, gaps, doubtful_from) = (config.clone(), Vec::new(), PhysicalOffset(i64::MAX));
+    Ok(Loaded { vfs, config, dir, size, files, empty_last, gaps, doubtful_from, mended: short, strangers })
 }
 
 impl Loaded {
@@ -168,6 +170,14 @@ impl Loaded {
         self
     }
 
+    /// Lets [`Loaded::recovered`] write everything again from the page of `from` on: a sync may have failed there, after
+    /// which the system calls pages clean that the disk has not got.
+    #[must_use]
+    pub fn with_doubts(mut self, from: PhysicalOffset) -> Self {
+        self.doubtful_from = from;
+        self
+    }
+
     /// Ends the log at `end` and makes the appender. What is cut or lies in a gap and is not zero is kept below
     /// `quarantine` first; then later segments are removed, the rest of the last is zeroed, gaps are closed, and
     /// everything kept is synced.
@@ -206,6 +216,8 @@ impl Loaded {
                 gap.close(&*backing, base, self.config.append_prop_crc)
                     .map_err(Error::io("close a gap in", &path))?;
             }
+            let doubtful = usize::try_from(self.doubtful_from.since(base)).unwrap_or(self.size);
+            backing.rewrite_from(doubtful).map_err(Error::io("write again", &path))?;
             kept.push((base, path, backing));
         }
         self.sync(&kept)?;

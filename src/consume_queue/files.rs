@@ -7,6 +7,10 @@
 //! Bytes are appended to memory and written through the files by [`Run::write_out`]; a file is made when its first
 //! byte is written. After the last byte a file holds zeros: what recovery or truncation cuts is zeroed, and before
 //! bytes are written into a file that an earlier process left, the place behind them is looked at.
+//!
+//! A file is made when those before it are durable, by name and length, and removed from the end when the removal of
+//! those behind it is. So no power cut leaves a later file without an earlier one: that would look like a run whose
+//! beginning retention has deleted, and keep numbers that were given to nobody.
 
 use std::{
     collections::VecDeque,
@@ -58,6 +62,8 @@ pub(super) struct Run {
     names_changed: bool,
     /// The directory may have been made since.
     dir_is_new: bool,
+    /// The name and the length of the last file may not be durable.
+    last_is_new: bool,
     /// Files that do not belong to the run and go when it is recovered.
     strays: Vec<PathBuf>,
     /// Files that are shorter than they should be, and their lengths: filled up with zeros when it is recovered.
@@ -89,6 +95,7 @@ impl Run {
             touched: Vec::new(),
             names_changed: false,
             dir_is_new: false,
+            last_is_new: false,
             strays: Vec::new(),
             short: Vec::new(),
         }
@@ -133,6 +140,8 @@ impl Run {
             run.written = base.saturating_add(file_size);
         }
         run.synced = run.written;
+        // The process that made it may have been killed before it synced.
+        run.last_is_new = !run.files.is_empty();
         Ok(run)
     }
 
@@ -286,6 +295,20 @@ impl Run {
         Ok(())
     }
 
+    /// Writes again what the files hold from the page of `at` on, so that the next sync brings it to the disk; and their
+    /// names, which an earlier process may not have synced.
+    pub(super) fn rewrite_from(&mut self, at: u64) -> Result<()> {
+        let size = self.file_size;
+        (self.names_changed, self.dir_is_new) = (true, true);
+        for slot in self.files.clone().into_iter().filter(|slot| slot.base + size > at) {
+            let table = self.disk.table(&slot)?;
+            let place = len(at.saturating_sub(slot.base));
+            table.backing().rewrite_from(place).map_err(no_space("write again", &slot.path, 0))?;
+            self.touch(slot);
+        }
+        Ok(())
+    }
+
     fn touch(&mut self, slot: Arc<Slot>) {
         if !self.touched.iter().any(|known| Arc::ptr_eq(known, &slot)) {
             self.touched.push(slot);
@@ -352,10 +375,34 @@ impl Run {
             self.disk.vfs.create_dirs_unsynced(&self.dir).map_err(no_space("create", &self.dir, 0))?;
             self.dir_is_new = true;
         }
+        if let Some(last) = self.files.back().filter(|_| self.last_is_new) {
+            let table = self.disk.table(last)?;
+            table.backing().sync(0..table.len()).map_err(Error::io("sync", &last.path))?;
+            self.sync_names()?;
+        }
         let slot = self.disk.create(base, self.dir.join(format!("{base:020}")), self.file_size)?;
-        self.names_changed = true;
+        (self.names_changed, self.last_is_new) = (true, true);
         self.files.push_back(Arc::clone(&slot));
         Ok(slot)
+    }
+
+    fn sync_names(&self) -> Result<()> {
+        self.disk.vfs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir))
+    }
+
+    /// Removes the last files for which `goes` says so, each when the removal of the one behind it is durable.
+    fn remove_last_while(&mut self, goes: impl Fn(&Slot, usize) -> bool) -> Result<()> {
+        let mut removed = false;
+        while let Some(last) = self.files.back().filter(|last| goes(last, self.files.len())).cloned() {
+            if removed {
+                self.sync_names()?;
+            }
+            (self.names_changed, removed) = (true, true);
+            self.files.pop_back();
+            self.touched.retain(|slot| !Arc::ptr_eq(slot, &last));
+            self.disk.vfs.remove(&last.path).map_err(Error::io("remove", &last.path))?;
+        }
+        Ok(())
     }
 
     /// Removes the files that do not belong to the run.
@@ -390,16 +437,7 @@ impl Run {
         self.written = self.written.min(end);
         self.fill.end = self.fill.end.min(end).max(self.fill.start);
         self.synced = self.synced.min(end);
-        while let Some(last) = self.files.back() {
-            if last.base < end || (self.files.len() == 1 && last.base > 0) {
-                break;
-            }
-            let path = last.path.clone();
-            self.names_changed = true;
-            self.files.pop_back();
-            self.touched.retain(|slot| slot.path != path);
-            self.disk.vfs.remove(&path).map_err(Error::io("remove", path))?;
-        }
+        self.remove_last_while(|last, count| last.base >= end && (count > 1 || last.base == 0))?;
         let Some(last) = self.files.back().cloned() else { return Ok(()) };
         let from = end.max(last.base);
         if from < last.base + self.file_size {
@@ -417,10 +455,7 @@ impl Run {
         self.fill = 0..0;
         self.touched.clear();
         self.short.clear();
-        while let Some(slot) = self.files.pop_back() {
-            self.names_changed = true;
-            self.disk.vfs.remove(&slot.path).map_err(Error::io("remove", &slot.path))?;
-        }
+        self.remove_last_while(|_, _| true)?;
         self.fill = at - at % self.file_size..at;
         self.written = at;
         self.synced = self.fill.start;
@@ -465,6 +500,7 @@ impl Run {
     /// Takes note that a sync point was reached.
     pub(super) fn reached(&mut self, point: &SyncPoint) {
         self.synced = self.synced.max(point.upto.min(self.written));
+        self.last_is_new &= self.files.back().is_some_and(|last| last.base >= point.upto);
     }
 
     /// Takes note that it was not.

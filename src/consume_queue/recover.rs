@@ -129,6 +129,20 @@ impl Queue {
         Ok(short)
     }
 
+    /// Writes the entries of records at `from` and behind again, and what was cut behind them: a sync may have failed,
+    /// after which the system calls pages clean that the disk has not got.
+    pub(crate) fn rewrite_from(&self, from: PhysicalOffset) -> Result<()> {
+        let mut state = self.lock();
+        let first = state.first_alive(from)?;
+        if first < state.end() {
+            let place = first * state.width();
+            state.run.rewrite_from(place)?;
+            drop(state);
+            self.enlist_unsynced();
+        }
+        Ok(())
+    }
+
     /// Drops the entries from `end` on.
     pub(crate) fn truncate_to(&self, end: QueueOffset) -> Result<()> {
         let mut state = self.lock();

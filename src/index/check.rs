@@ -4,7 +4,11 @@
 //! the entries before it make it and its record does not lie before theirs.
 
 use super::file::{IndexFile, i32_of};
-use crate::{error::Result, format::index::ENTRY, types::PhysicalOffset};
+use crate::{
+    error::Result,
+    format::index::ENTRY,
+    types::{PhysicalOffset, StoreTimestamp},
+};
 
 /// What [`super::IndexSet::check`] says of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +43,7 @@ impl IndexFile {
             let Some(newest) = slots.get_mut(slot) else { break };
             let good = entry.key_hash >= 0
                 && entry.time_diff >= 0
+                && (entry.time_diff == 0 || self.header.begin_timestamp > StoreTimestamp::ZERO)
                 && entry.offset.0 >= 0
                 && entry.offset >= before
                 && entry.previous == i32_of(*newest);
@@ -63,7 +68,9 @@ impl IndexFile {
         let header = &self.header;
         let ends = match (self.entry(1), self.entry(self.entries())) {
             (Some(first), Some(last)) => {
-                first.offset == header.begin_offset && last.offset == header.end_offset
+                first.offset == header.begin_offset
+                    && last.offset == header.end_offset
+                    && self.time_diff(header.end_timestamp) == last.time_diff
             }
             _ => true,
         };

@@ -260,8 +260,7 @@ impl IndexFile {
             self.header.begin_timestamp = key.store_timestamp;
             self.header.begin_offset = key.offset;
         }
-        let begin = self.header.begin_timestamp;
-        let time_diff = if begin.0 <= 0 { 0 } else { time_diff(begin, key.store_timestamp) };
+        let time_diff = self.time_diff(key.store_timestamp);
         let entry = Entry { key_hash: key.hash, offset: key.offset, time_diff, previous: i32_of(previous) };
         table.put_entry(self.geometry.entry_at(number), &entry)?;
         table.put_u32(slot, number)?;
@@ -274,6 +273,13 @@ impl IndexFile {
             return Ok(());
         }
         table.put_u32(INDEX_COUNT_AT, number + 1)
+    }
+
+    /// What an entry of this file keeps of its record's store time.
+    #[inline]
+    pub(super) fn time_diff(&self, store: StoreTimestamp) -> i32 {
+        let begin = self.header.begin_timestamp;
+        if begin.0 <= 0 { 0 } else { time_diff(begin, store) }
     }
 
     /// Whether the file may hold entries of `begin..=end`.
@@ -351,10 +357,9 @@ impl IndexFile {
     pub(super) fn end_at_last_entry(&mut self) -> Result<()> {
         if let Some(last) = self.entry(self.entries()) {
             self.header.end_offset = last.offset;
-            let time = last.timestamp(self.header.begin_timestamp);
             // The header knows milliseconds, the entry seconds: within the second the header is right.
-            if self.header.end_timestamp.0.saturating_sub(time.0).unsigned_abs() >= 1000 {
-                self.header.end_timestamp = time;
+            if self.time_diff(self.header.end_timestamp) != last.time_diff {
+                self.header.end_timestamp = last.timestamp(self.header.begin_timestamp);
             }
         }
         self.table.as_ref().map_or(Ok(()), |table| table.put(0, &self.header.encode()))

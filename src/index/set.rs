@@ -203,6 +203,11 @@ impl IndexSet {
         }
     }
 
+    /// The time that the entries of file `number` count from.
+    pub(crate) fn begin_timestamp(&self, number: usize) -> StoreTimestamp {
+        self.state.read().files.get(number).map_or(StoreTimestamp::ZERO, |file| file.header.begin_timestamp)
+    }
+
     /// The last record in the index.
     #[cfg(test)]
     pub(crate) fn end_offset(&self) -> Option<PhysicalOffset> {

@@ -1,8 +1,9 @@
 //! Makes the index what the log says.
 //!
 //! First every file is made sound in itself. Then the keys that each record makes are compared with the entries as
-//! they stand, in order, file after file. As long as they agree nothing is written. From the first record on that the
-//! index lacks or has otherwise, what follows is dropped, and everything is put again from the log.
+//! they stand, in order, file after file, and so are the times by which queries choose files and entries. As long as
+//! they agree nothing is written. From the first record on that the index lacks or has otherwise, what follows is
+//! dropped, and everything is put again from the log.
 //!
 //! Let pass: entries of records before the pass, of damaged and of deleted records, and a record's keys that stand
 //! there twice, which is how RocketMQ leaves the last one after a kill.
@@ -16,6 +17,7 @@ use super::{
 };
 use crate::{
     error::Result,
+    format::index::time_diff,
     index::{IndexFileInfo, IndexSet, KeyPut, Soundness},
     types::{PhysicalOffset, StoreTimestamp},
 };
@@ -40,11 +42,11 @@ pub(super) struct IndexRepair<'i> {
     done: IndexRepairs,
 }
 
-/// Whether a checkpoint that says `durable` cannot be of these files. Where the clock went back, the end of one file may
-/// lie within another.
+/// Whether a checkpoint that says `durable` cannot be of these files: no file ends there, and one that ends later had
+/// begun. The first is what counts: after the clock was set back the end of one file may lie within the next.
 fn contradicts(files: &[IndexFileInfo], durable: StoreTimestamp) -> bool {
-    files.iter().any(|file| file.begin_timestamp < durable && durable < file.end_timestamp)
-        && files.iter().all(|file| file.end_timestamp != durable)
+    files.iter().all(|file| file.end_timestamp != durable)
+        && files.iter().any(|file| file.begin_timestamp < durable && durable < file.end_timestamp)
 }
 
 /// A place in the index.
@@ -55,6 +57,8 @@ struct Cursor {
     next: u32,
     page: Vec<KeyPut>,
     at: usize,
+    /// What the times of `page` count from.
+    begin: StoreTimestamp,
 }
 
 impl Cursor {
@@ -66,12 +70,23 @@ impl Cursor {
             self.page.clear();
             self.at = 0;
             index.read(self.file, self.next, PAGE, &mut self.page);
+            self.begin = index.begin_timestamp(self.file);
             self.next += u32::try_from(self.page.len()).unwrap_or(0);
             if self.page.is_empty() {
                 (self.file, self.next) = (self.file + 1, 1);
             }
         }
         self.page.get(self.at).copied()
+    }
+
+    /// Whether the entry that [`Cursor::peek`] shows is the key's, with its time as far as an entry keeps it: queries choose
+    /// by that. A file counts from the time of its first entry.
+    fn is_of(&self, entry: &KeyPut, key: &KeyPut) -> bool {
+        let known = self.begin > StoreTimestamp::ZERO;
+        let seconds = if known { i64::from(time_diff(self.begin, key.store_timestamp)) } else { 0 };
+        (entry.offset, entry.hash) == (key.offset, key.hash)
+            && entry.store_timestamp.0 == self.begin.0.saturating_add(seconds * 1000)
+            && (self.begin == key.store_timestamp || self.place().1 > 1)
     }
 
     /// File and number of the entry that [`Cursor::peek`] shows.
@@ -85,8 +100,8 @@ impl<'i> IndexRepair<'i> {
     /// Makes each file sound, and starts at the first entry of a record at or behind `from`.
     ///
     /// `durable` is what the checkpoint says of the index after a kill: the end of a file, whenever one was full and
-    /// on the disk. A time within a file that is the end of none says that these files and this checkpoint never were together, and none of
-    /// them is kept.
+    /// on the disk. Another time within a file says that these files and this checkpoint never were together, and none
+    /// of them is kept.
     pub(super) fn start(
         index: &'i IndexSet,
         from: PhysicalOffset,
@@ -104,7 +119,7 @@ impl<'i> IndexRepair<'i> {
             }
             number += 1;
         }
-        let cursor = Cursor { file: 0, next: 1, page: Vec::new(), at: 0 };
+        let cursor = Cursor { file: 0, next: 1, page: Vec::new(), at: 0, begin: StoreTimestamp::ZERO };
         let files = index.files().len();
         Ok(Self { index, files, from, cursor, agrees: true, last: Vec::new(), once: Vec::new(), done })
     }
@@ -157,7 +172,7 @@ impl<'i> IndexRepair<'i> {
         let mut matched = 0;
         while let Some(key) = keys.get(matched) {
             let entry = self.cursor.peek(self.index, self.files);
-            if entry.is_some_and(|entry| (entry.offset, entry.hash) == (at, key.hash)) {
+            if entry.is_some_and(|entry| self.cursor.is_of(&entry, key)) {
                 self.cursor.at += 1;
             } else if !keys[..matched].contains(key) {
                 break;

@@ -124,6 +124,7 @@ pub(crate) fn recover(
         index.remove_all()?;
     }
     log.advise(Advice::Random);
+    let doubts = aborted.then(|| Doubts::of(&checkpoint, &log));
     let end = report.end;
     let gap = |range: &DamagedRange| Gap {
         from: range.from,
@@ -132,9 +133,15 @@ pub(crate) fn recover(
         stored: last_record.1,
     };
     let gaps = report.damage.iter().filter(|range| !range.is_closed()).map(gap).collect();
+    if let Some(doubts) = &doubts {
+        log = log.with_doubts(doubts.log);
+    }
     let (log, appender) = log.with_gaps(gaps).recovered(end, Arc::clone(clock))?;
     for queue in table.queues() {
         queue.correct_min_offset(log.min_offset())?;
+        if let Some(doubts) = &doubts {
+            queue.rewrite_from(doubts.queues)?;
+        }
     }
     table.flush_step(clock.monotonic(), true)?;
     let indexed = index.flush(true)?.unwrap_or_default();
@@ -156,6 +163,31 @@ pub(crate) fn resume(clock: &Arc<dyn Clock>, found: Found, closed: Closed) -> Re
     let report =
         RecoveryReport { aborted, untouched: true, start: end, end, elapsed, ..RecoveryReport::default() };
     Ok(Recovered { log, appender, table, index, last_record, indexed, report })
+}
+
+/// What a failed sync may have left in the page cache alone, where the system then calls it clean: it is written again
+/// before anybody relies on it.
+#[derive(Debug)]
+struct Doubts {
+    /// The log from here on.
+    log: PhysicalOffset,
+    /// Queue entries of records from here on.
+    queues: PhysicalOffset,
+}
+
+impl Doubts {
+    /// All that our own checkpoint does not say to be durable. One of RocketMQ's says what it tried to flush: then the
+    /// last two segments, more than it leaves unflushed while its syncs succeed.
+    fn of(checkpoint: &Checkpoint, log: &Loaded) -> Self {
+        match checkpoint.durable_end {
+            Some(durable) => Self { log: durable, queues: durable.min(checkpoint.logics_offset) },
+            None => {
+                let mut last_two = log.segments().skip(log.segments().len().saturating_sub(2));
+                let from = last_two.next().map_or(PhysicalOffset::ZERO, |(base, _)| base);
+                Self { log: from, queues: from }
+            }
+        }
+    }
 }
 
 /// What the pass joins.

@@ -581,6 +581,9 @@ mod tests {
             unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(at), bytes.len()) };
             Ok(())
         }
+        fn rewrite(&self, _: Range<usize>) -> io::Result<()> {
+            Ok(())
+        }
         fn sync(&self, _: Range<usize>) -> io::Result<()> {
             // SAFETY: the tests sync when nobody writes.
             std::fs::write(&self.path, unsafe { slice::from_raw_parts(self.base.as_ptr(), self.len()) })

@@ -617,6 +617,17 @@ impl SimBacking {
     fn name(&self) -> PathBuf {
         PathBuf::from(format!("#{}", self.id))
     }
+
+    /// A write that nothing keeps from happening.
+    fn put(&self, state: &mut State, at: usize, bytes: &[u8]) -> io::Result<()> {
+        let now = self.disk.now();
+        state.write(self.id, at, bytes, now)?;
+        state.writes += 1;
+        if state.write_stride > 0 && state.writes.is_multiple_of(state.write_stride) {
+            state.point(Some(Call::Write), &self.name(), now);
+        }
+        Ok(())
+    }
 }
 
 impl Backing for SimBacking {
@@ -630,18 +641,20 @@ impl Backing for SimBacking {
 
     fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.shared.state.lock();
-        let now = self.disk.now();
         if let Err(error) = state.faults.pass(Call::Write) {
             // Part of it is there.
-            state.write(self.id, at, &bytes[..bytes.len() / 2], now)?;
+            state.write(self.id, at, &bytes[..bytes.len() / 2], self.disk.now())?;
             return Err(error);
         }
-        state.write(self.id, at, bytes, now)?;
-        state.writes += 1;
-        if state.write_stride > 0 && state.writes.is_multiple_of(state.write_stride) {
-            state.point(Some(Call::Write), &self.name(), now);
-        }
-        Ok(())
+        self.put(&mut state, at, bytes)
+    }
+
+    fn rewrite(&self, range: Range<usize>) -> io::Result<()> {
+        let mut state = self.disk.shared.state.lock();
+        state.faults.pass(Call::Write)?;
+        state.look_at(self.id, self.disk.now());
+        let bytes = state.file(self.id)?.bytes(range.clone());
+        self.put(&mut state, range.start, &bytes)
     }
 
     fn sync(&self, range: Range<usize>) -> io::Result<()> {

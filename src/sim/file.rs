@@ -294,9 +294,11 @@ impl File {
         Picture { len: self.len, pages: self.shadow.clone() }
     }
 
-    /// The first run of pages from `at` on that hold anything but zeros. Look before.
+    /// The first run of pages from `at` on that hold anything but zeros, here or on the disk. Look before.
     pub(super) fn data_from(&self, at: usize) -> Option<Range<usize>> {
-        let held = |n: &usize| self.shadow.get(*n).is_some_and(Option::is_some);
+        let held = |n: &usize| {
+            [&self.shadow, &self.durable].iter().any(|of| of.get(*n).is_some_and(Option::is_some))
+        };
         let pages = self.len.div_ceil(PAGE);
         let first = (at / PAGE..pages).find(held)?;
         let end = (first..pages).find(|n| !held(n)).unwrap_or(pages);

@@ -11,6 +11,8 @@ use crate::{
     vfs::{Backing, Reserve, Vfs},
 };
 
+mod recovery;
+
 const ALL: Outcome = Outcome { pages: Kept::All, names: Kept::All };
 const NOTHING: Outcome = Outcome { pages: Kept::None, names: Kept::None };
 
@@ -62,6 +64,9 @@ impl Backing for Borrowed {
         self.1
     }
     fn write(&self, _: usize, _: &[u8]) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn rewrite(&self, _: Range<usize>) -> std::io::Result<()> {
         Ok(())
     }
     fn sync(&self, _: Range<usize>) -> std::io::Result<()> {

@@ -150,6 +150,11 @@ impl Backing for FaultyBacking {
         self.inner.write(at, bytes)
     }
 
+    fn rewrite(&self, range: Range<usize>) -> io::Result<()> {
+        self.faults.pass(Call::Write)?;
+        self.inner.rewrite(range)
+    }
+
     fn sync(&self, range: Range<usize>) -> io::Result<()> {
         self.faults.pass(Call::Sync)?;
         self.inner.sync(range)

@@ -92,6 +92,26 @@ pub trait Backing: Send + Sync + fmt::Debug {
     /// # Errors
     /// What the system says; part of the range may then hold the new bytes.
     fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()>;
+    /// Writes again what `range` holds, so that the next [`Backing::sync`] brings it to the disk even where the system
+    /// believes that it is there: after a sync that failed, Linux calls the lost pages clean. Nobody may store into
+    /// `range` meanwhile.
+    ///
+    /// # Errors
+    /// What the system says; every byte is as before.
+    fn rewrite(&self, range: Range<usize>) -> io::Result<()>;
+    /// [`Backing::rewrite`] of all that was ever written from the page of `at` on.
+    ///
+    /// # Errors
+    /// As [`Backing::rewrite`].
+    fn rewrite_from(&self, at: usize) -> io::Result<()> {
+        const PAGE: usize = 4096;
+        let mut next = at / PAGE * PAGE;
+        while let Some(data) = self.data_from(next) {
+            next = data.end;
+            self.rewrite(data)?;
+        }
+        Ok(())
+    }
     /// Makes `range` durable, whether it was written through the file or the mapping. After an error nothing about
     /// the range is known any more: do not retry.
     ///

@@ -103,6 +103,18 @@ impl Backing for OsBacking {
         self.file.write_all_at(bytes, at as u64)
     }
 
+    fn rewrite(&self, range: Range<usize>) -> io::Result<()> {
+        const CHUNK: usize = 1 << 20;
+        self.inside(&range)?;
+        let mut bytes = vec![0; CHUNK.min(range.len())];
+        for at in range.clone().step_by(CHUNK) {
+            let bytes = &mut bytes[..CHUNK.min(range.end - at)];
+            self.file.read_exact_at(bytes, at as u64)?;
+            self.file.write_all_at(bytes, at as u64)?;
+        }
+        Ok(())
+    }
+
     fn sync(&self, range: Range<usize>) -> io::Result<()> {
         self.inside(&range)?;
         self.file.sync_data()

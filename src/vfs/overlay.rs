@@ -483,6 +483,10 @@ impl Backing for OverlayFile {
         self.0.write(at, bytes)
     }
 
+    fn rewrite(&self, range: Range<usize>) -> io::Result<()> {
+        self.0.check(range.start, range.len())
+    }
+
     fn sync(&self, range: Range<usize>) -> io::Result<()> {
         self.0.check(range.start, range.len())
     }

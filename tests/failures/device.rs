@@ -53,6 +53,9 @@ impl Backing for OnDevice {
     fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
         self.0.write(at, bytes)
     }
+    fn rewrite(&self, range: Range<usize>) -> io::Result<()> {
+        self.0.rewrite(range)
+    }
     fn sync(&self, range: Range<usize>) -> io::Result<()> {
         // As Linux does: an error once, and success from then on.
         if self.1.failing.swap(false, Ordering::SeqCst) {

@@ -75,9 +75,28 @@ pub(super) fn check(
     let before = disk.picture();
     let (store, steps) = open(disk, setup, clock)?;
     let after = disk.picture();
+    let held = hold(&store, disk, setup, model, (&before, &after)).map_err(|violation| Violation {
+        what: format!("{} (recovery found {})", violation.what, store.recovery_report()),
+        ..violation
+    })?;
+    drop((store, steps));
+    if again {
+        second_open(disk, clock, setup)?;
+    }
+    Ok(held)
+}
+
+/// Holds an open store against the model. `before` and `after` are the files around its opening.
+fn hold(
+    store: &Store,
+    disk: &SimDisk,
+    setup: &Setup,
+    model: &Model,
+    (before, after): (&Pictures, &Pictures),
+) -> Result<Checked, Violation> {
     let status = store.status();
     let first = status.min_offset.max(PhysicalOffset::ZERO);
-    let scan = Scan { setup, pictures: &after, end: status.max_offset };
+    let scan = Scan { setup, pictures: after, end: status.max_offset };
     let records = scan.records()?;
     scan.zeros_behind_end()?;
     let (from, count) = compare(&records, model, first)?;
@@ -87,18 +106,14 @@ pub(super) fn check(
             format!("the log begins at {first}, not within {}..={}", model.low, model.high),
         ));
     }
-    queues(&store, setup, model, &records, count)?;
-    index(&store, setup, model, from, count)?;
-    kept_aside(&before, &after, status.max_offset, setup)?;
+    queues(store, setup, model, &records, count)?;
+    index(store, setup, model, from, count)?;
+    kept_aside(before, after, status.max_offset, setup)?;
     if let Some(stray) = disk.strays().first() {
         return Err(broken(7, format!("a store past the seam: {stray}")));
     }
     let places =
         records.iter().map(|(at, record)| (*at, record.total_size, record.store_timestamp)).collect();
-    drop((store, steps));
-    if again {
-        second_open(disk, clock, setup)?;
-    }
     Ok(Checked { count, places, first })
 }
 

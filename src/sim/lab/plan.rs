@@ -203,8 +203,11 @@ pub(super) fn steps(seed: u64, setup: &Setup) -> Vec<Step> {
                 broken = true;
                 Step::Break(fault(&mut rng))
             }
-            91..=93 if !broken => Step::Close,
-            94..=96 if !broken => Step::Kill,
+            91..=93 => Step::Close,
+            94..=96 => {
+                broken = false;
+                Step::Kill
+            }
             97..=99 => {
                 broken = false;
                 Step::Crash(rng.next())

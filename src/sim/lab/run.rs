@@ -58,6 +58,10 @@ pub(super) struct Run<'r> {
     rng: Rng,
     /// A log sync failed in this life: nothing may be acknowledged any more.
     poisoned: bool,
+    /// Calls of this disk fail, or will.
+    broken: bool,
+    /// Calls that had failed on this disk when it was last mended.
+    mended: u64,
     pub(super) tally: Tally,
     /// Calls that failed on purpose, by kind.
     pub(super) failed: BTreeMap<Call, u64>,
@@ -81,6 +85,8 @@ impl<'r> Run<'r> {
             open: None,
             rng: Rng::of(seed, 3),
             poisoned: false,
+            broken: false,
+            mended: 0,
             tally: Tally::default(),
             failed: BTreeMap::new(),
         };
@@ -141,7 +147,7 @@ impl<'r> Run<'r> {
             Ok(opened) => opened,
             // An open that fails on a failing disk loses nothing: the next one succeeds.
             Err(_) if self.disk.failed_calls() > failed => {
-                self.disk.heal();
+                self.mend();
                 check::open(&self.disk, self.setup, &clock)?
             }
             Err(error) => return Err(broken(7, format!("the store does not open: {error}"))),
@@ -168,7 +174,7 @@ impl<'r> Run<'r> {
         match step {
             Step::Put { orders, wait } => return self.put(orders, *wait),
             Step::Clock(ms) => self.move_clock(*ms),
-            Step::Break(fault) => self.disk.fail(*fault),
+            Step::Break(fault) => self.broken(*fault),
             Step::Crash(seed) => return self.power_cut(*seed),
             Step::Kill => return self.kill(),
             Step::Close => return self.close(),
@@ -200,7 +206,7 @@ impl<'r> Run<'r> {
         let Some(error) = error else { return Ok(()) };
         // A queue file that cannot be synced is not the log: its entries stand there again.
         self.poisoned |= self.open.as_ref().is_some_and(|(store, _)| store.status().poisoned.is_some());
-        if self.disk.failed_calls() > 0 {
+        if self.has_failed() {
             return Ok(());
         }
         Err(broken(7, format!("an error, and nothing is broken: {error}")))
@@ -302,17 +308,25 @@ impl<'r> Run<'r> {
         let Some((store, steps)) = self.open.take() else { return Ok(()) };
         let closed = steps.close(&store);
         drop(store);
-        if self.disk.failed_calls() > 0 {
-            self.judge(closed.err())?;
-            return self.power_cut(0);
-        }
         self.judge(closed.err())?;
+        if self.has_failed() {
+            // Started again on what the system shows, or on what the disk has.
+            return if self.rng.one_in(2) { self.kill() } else { self.power_cut(0) };
+        }
         {
             let mut model = locked(&self.model);
             model.durable = model.log.len();
         }
         self.read_closed()?;
-        self.start()
+        let failed = self.disk.failed_calls();
+        self.start()?;
+        let report = self.open.as_ref().map(|(store, _)| store.recovery_report().clone());
+        match report {
+            Some(report) if self.disk.failed_calls() == failed && (report.aborted || !report.is_clean()) => {
+                Err(broken(7, format!("a store that was closed needs mending: {report}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Reads all of a store that was closed, as the open that follows need not; on a copy.
@@ -334,10 +348,6 @@ impl<'r> Run<'r> {
 
     /// The process dies; what the system holds of files is all there.
     fn kill(&mut self) -> Result<(), Violation> {
-        if self.disk.failed_calls() > 0 {
-            // After a failed sync the system shows bytes that no disk has; only a power cut clears its memory.
-            return self.power_cut(0);
-        }
         self.disk.unwatch();
         let survives = self.open.as_ref().map(|(store, _)| store.status().max_offset);
         self.open = None;
@@ -360,6 +370,7 @@ impl<'r> Run<'r> {
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
         if let Some(outcome) = outcome {
             self.disk = self.disk_of(&crash, outcome, &clock);
+            (self.broken, self.mended) = (false, 0);
         }
         let model = locked(&self.model).clone();
         self.settle(&model).map_err(|violation| with(violation, outcome))
@@ -368,10 +379,10 @@ impl<'r> Run<'r> {
     /// Checks the disk as it is, takes over what is there, and goes on with it.
     fn settle(&mut self, model: &Model) -> Result<(), Violation> {
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        if self.disk.failed_calls() > 0 {
+        if self.broken {
             // Recovery on a disk that still fails may fail, and loses nothing.
             drop(check::attempt(&self.disk, self.setup, &clock)?);
-            self.disk.heal();
+            self.mend();
         }
         let checked = check::check(&self.disk, &clock, self.setup, model, true)?;
         self.tally.images += 1;
@@ -518,9 +529,21 @@ impl Run<'_> {
         self.disk.calls()
     }
 
-    /// Breaks calls from the first open on.
-    pub(super) fn broken(&self, fault: Fault) {
+    /// Breaks calls from now on.
+    pub(super) fn broken(&mut self, fault: Fault) {
+        self.broken = true;
         self.disk.fail(fault);
+    }
+
+    /// Nothing fails any more. What failed before still excuses nothing later.
+    fn mend(&mut self) {
+        self.disk.heal();
+        (self.broken, self.mended) = (false, self.disk.failed_calls());
+    }
+
+    /// Whether calls failed since the disk was last mended.
+    fn has_failed(&self) -> bool {
+        self.disk.failed_calls() > self.mended
     }
 
     /// Takes note of failures before a disk is left.
