@@ -2,7 +2,8 @@
 //!
 //! Owns the boot and stop order, and the table from request code to the file that answers it; each concern has one
 //! file. Invariants: a name was checked by `names` before it is kept or becomes a file, every request that is not
-//! one-way gets exactly one reply (or is held by `hold`), and nothing here blocks on the disk but boot and stop.
+//! one-way gets exactly one reply (or is held by `hold`), and nothing here blocks on the disk but boot, stop, and a put:
+//! those of clients take turns (`send_queue`), so that the disk keeps one thread and not all.
 //! Called by the command line and by tests.
 
 mod admin;
