@@ -12,7 +12,6 @@
 //!
 //! Called by `Store::open`, and by `dump` over a file system that keeps no write.
 
-mod ahead;
 mod hole;
 mod keys;
 mod queues;
@@ -21,7 +20,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-use std::{num::NonZero, sync::Arc, thread};
+use std::sync::Arc;
 
 pub use report::{DamagedRange, FileRepair, IndexRepairs, QueueRepairs, RecoveryReport};
 
@@ -39,15 +38,11 @@ use crate::{
     vfs::Advice,
 };
 use {
-    ahead::Ahead,
     hole::Holes,
     keys::IndexRepair,
     queues::QueueRepair,
     scan::{Checks, Scan, Step},
 };
-
-/// With less log than this, starting a second thread takes longer than it saves.
-const WORTH_TWO_THREADS: usize = 16 << 20;
 
 /// What lies in the store's directory; nothing of it is changed yet.
 #[derive(Debug)]
@@ -221,8 +216,7 @@ impl Parts<'_> {
         Ok(self.pass(from, None, report)?.0)
     }
 
-    /// One walk, where it is worth it with a second thread that checks bodies ahead. Says also whether another walk is
-    /// needed.
+    /// One walk. Says also whether another one is needed.
     fn pass(
         &self,
         from: PhysicalOffset,
@@ -230,34 +224,7 @@ impl Parts<'_> {
         report: &mut RecoveryReport,
     ) -> Result<((PhysicalOffset, StoreTimestamp), bool)> {
         self.log.advise(Advice::Sequential);
-        let segments: Vec<_> = self.log.segments().collect();
-        let data_ends = self.log.data_ends();
-        let scan = |ahead| {
-            let scan = Scan::new(segments.clone(), data_ends.clone(), self.checks(), from);
-            scan.with_ahead(ahead)
-        };
-        let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        if threads < 2 || data_ends.iter().sum::<usize>() < WORTH_TWO_THREADS {
-            return self.walk(scan(None), from, indexed, report);
-        }
-        let ahead = Ahead::new(from);
-        thread::scope(|scope| {
-            let helper = thread::Builder::new().name("reput-recovery".into());
-            let helper = helper.spawn_scoped(scope, || ahead.run(&segments));
-            // Without it the walk checks everything itself.
-            let outcome = self.walk(scan(helper.is_ok().then_some(&ahead)), from, indexed, report);
-            ahead.stop();
-            outcome
-        })
-    }
-
-    fn walk(
-        &self,
-        mut scan: Scan<'_>,
-        from: PhysicalOffset,
-        indexed: Option<StoreTimestamp>,
-        report: &mut RecoveryReport,
-    ) -> Result<((PhysicalOffset, StoreTimestamp), bool)> {
+        let mut scan = Scan::new(self.log.segments().collect(), self.log.data_ends(), self.checks(), from);
         let projection = Projection::new(self.config);
         let deletions = !self.deleted.is_empty();
         let mut queues = QueueRepair::new(self.table, from, self.log.segment_size());

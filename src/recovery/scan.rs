@@ -4,7 +4,7 @@
 //! either damage, when a record that counts stands somewhere behind it, or the torn tail, when none does. Every byte
 //! is looked at a bounded number of times, whatever the lengths on disk say, and nothing is allocated by them.
 
-use super::{DamagedRange, ahead::Ahead};
+use super::DamagedRange;
 use crate::{
     config::Config,
     error::Corruption,
@@ -88,9 +88,6 @@ pub(crate) struct Scan<'a> {
     data_ends: Vec<usize>,
     /// Bytes that may still be spent on trials.
     trials: u64,
-    /// The thread that checks bodies ahead; none from the first damage on, behind which it may take other places for
-    /// the beginnings of records.
-    ahead: Option<&'a Ahead>,
 }
 
 impl<'a> Scan<'a> {
@@ -107,13 +104,7 @@ impl<'a> Scan<'a> {
             segments.get(number).and_then(|(base, _)| usize::try_from(from.since(*base)).ok()).unwrap_or(0);
         let bytes: u64 = segments.iter().map(|(_, bytes)| bytes.len() as u64).sum();
         let trials = bytes.saturating_mul(TRIALS);
-        Self { segments, checks, number, at, end: from, data_ends, trials, ahead: None }
-    }
-
-    /// Lets another thread check the bodies of records before this pass comes to them.
-    pub(super) fn with_ahead(mut self, ahead: Option<&'a Ahead>) -> Self {
-        self.ahead = ahead.filter(|_| self.checks.body_crc);
-        self
+        Self { segments, checks, number, at, end: from, data_ends, trials }
     }
 
     /// The next record, damage or the end.
@@ -133,9 +124,6 @@ impl<'a> Scan<'a> {
                 Ok(Stands::Record(header)) => {
                     self.at += header.total_size;
                     self.end = here.plus(header.total_size);
-                    if let Some(ahead) = self.ahead {
-                        ahead.follow(self.end);
-                    }
                     return Step::Record(header);
                 }
                 Ok(Stands::Gap { size, unwritten }) => return self.gap(here, size, unwritten, stale),
@@ -155,7 +143,6 @@ impl<'a> Scan<'a> {
                 }
                 Err(why) => why,
             };
-            self.ahead = None;
             let written = rest.iter().take(BLANK_LEN).any(|byte| *byte != 0);
             return match self.resume(rest, stale) {
                 Ok((number, at)) => {
@@ -225,7 +212,7 @@ impl<'a> Scan<'a> {
         if self.checks.record_crc && !whole && was_checksum(properties) {
             return Err(Corruption::Text { what: "record checksum" });
         }
-        if self.checks.body_crc && !whole && !self.ahead.is_some_and(|ahead| ahead.has_verified(here)) {
+        if self.checks.body_crc && !whole {
             record.verify_body_crc()?;
         }
         if header.topic == GAP_TOPIC

@@ -1,8 +1,9 @@
 //! The proof that nobody has touched a store since it was closed: the `cleanStop` file.
 //!
-//! It is written when everything is durable and no sync has failed in between, just before `abort` goes, and says for every file what the file system
-//! says of it that no write leaves as it was. It goes when the store is open again. Whatever does not fit makes the next
-//! open read the whole log, as if there were no such file: it may be missing, and is believed only as a whole.
+//! It is written when everything is durable and no sync has failed in between, just before `abort` goes, and says for
+//! every file what the file system says of it that no write leaves as it was. It goes when the store is open again.
+//! Whatever does not fit makes the next open read the whole log, as if there were no such file: it may be missing, and is
+//! believed only as a whole.
 //!
 //! ```text
 //! close                                   open
