@@ -302,6 +302,46 @@ fn a_bad_record_in_the_middle_costs_itself_only() {
     }
 }
 
+/// A log of this length is read by two threads, one of which checks bodies ahead of the other.
+#[test]
+fn damage_deep_in_a_long_log_costs_itself_only() {
+    const LONG: u64 = 8 << 20;
+    let dir = TempDir::new().unwrap();
+    let open = || Store::open(Config::new(dir.path()).commit_log_file_size(LONG)).unwrap();
+    let store = open();
+    let queue = store.queue("t", 0).unwrap();
+    let body = vec![b'x'; 100_000];
+    let put = |_| {
+        let put = store.put(&Message::new(queue, &body)).unwrap();
+        (put.physical_offset(), put.physical_offset().plus(put.size()))
+    };
+    let places: Vec<_> = (0..200).map(put).collect();
+    store.close().unwrap();
+    drop(store);
+    let store = open();
+    assert_eq!((store.recovery_report().records, store.recovery_report().is_clean()), (200, true));
+    store.close().unwrap();
+    drop(store);
+    let damaged = [50, 51, 150];
+    for n in damaged {
+        let at = u64::try_from(places[n].0.0).unwrap() + 5000;
+        let path = dir.path().join(format!("commitlog/{:020}", at / LONG * LONG));
+        fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(b"y", at % LONG).unwrap();
+    }
+    let store = open();
+    let report = store.recovery_report();
+    let found: Vec<_> = report.damage.iter().map(|range| (range.from, range.to)).collect();
+    assert_eq!(found, [(places[50].0, places[51].1), places[150]], "{report}");
+    assert_eq!(report.records, 197);
+    let queue = store.find_queue("t", 0).unwrap();
+    for n in 0..places.len() {
+        let number = QueueOffset(i64::try_from(n).unwrap());
+        let served =
+            store.get(queue, number).unwrap().take(1).any(|message| message.queue_offset() == number);
+        assert_eq!(served, !damaged.contains(&n), "message {n}");
+    }
+}
+
 #[test]
 fn a_hole_in_the_tail_costs_what_was_in_it() {
     let written = Written::new(120);

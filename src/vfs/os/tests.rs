@@ -23,6 +23,20 @@ fn a_new_file_has_all_its_blocks_before_it_is_mapped() {
 }
 
 #[test]
+fn where_space_can_only_be_claimed_by_writing_a_file_keeps_what_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = OsVfs.create(&dir.path().join("f"), 3 << 20, Reserve::None).unwrap();
+    made.write(5, b"one").unwrap();
+    made.write((1 << 20) + 7, b"two").unwrap();
+    let path = dir.path().join("f");
+    let before = fs::read(&path).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    claim_by_writing(&file, 0, 3 << 20).unwrap();
+    assert!(fs::read(&path).unwrap() == before, "no byte changed");
+    assert!(fs::metadata(&path).unwrap().blocks() * 512 >= 3 << 20);
+}
+
+#[test]
 fn what_was_reserved_and_never_written_needs_no_reading() {
     let dir = tempfile::tempdir().unwrap();
     let made = OsVfs.create(&dir.path().join("f"), 4 << 20, Reserve::All).unwrap();
