@@ -302,7 +302,6 @@ fn a_bad_record_in_the_middle_costs_itself_only() {
     }
 }
 
-/// A log of this length is read by two threads, one of which checks bodies ahead of the other.
 #[test]
 fn damage_deep_in_a_long_log_costs_itself_only() {
     const LONG: u64 = 8 << 20;
@@ -316,10 +315,6 @@ fn damage_deep_in_a_long_log_costs_itself_only() {
         (put.physical_offset(), put.physical_offset().plus(put.size()))
     };
     let places: Vec<_> = (0..200).map(put).collect();
-    store.close().unwrap();
-    drop(store);
-    let store = open();
-    assert_eq!((store.recovery_report().records, store.recovery_report().is_clean()), (200, true));
     store.close().unwrap();
     drop(store);
     let damaged = [50, 51, 150];
