@@ -125,13 +125,18 @@ mod tests {
 
     #[test]
     fn a_stretch_of_any_length_becomes_records_that_fill_it() {
+        // An interpreter that looks for undefined behaviour would take hours over the longer ones.
+        let longest = if cfg!(miri) { 8192 } else { usize::MAX };
         for (stretch, segment) in [
             (100..192, 8192),
             (100..MAX_GAP + 110, 1 << 24),
             (5..3 * MAX_GAP + 77, 1 << 24),
             (8000..8192, 8192),
             (64..8192, 8192),
-        ] {
+        ]
+        .into_iter()
+        .filter(|(stretch, _)| stretch.len() <= longest)
+        {
             let mut at = stretch.start;
             for piece in pieces(stretch.clone(), segment) {
                 let range = match &piece {
