@@ -205,7 +205,8 @@ fn recovery_of_damaged_queues_and_indexes_loses_nothing_whatever_call_fails() {
 /// More segments than are synced one by one.
 #[test]
 fn recovery_of_many_segments_comes_to_the_same_whatever_call_fails() {
-    let scene = Scene::closed(66, 3000);
+    let unproven = |disk: &SimDisk| disk.remove(Path::new("/store/cleanStop")).unwrap();
+    let scene = Scene::closed(66, 3000).damaged(unproven);
     let mut made = scene.copy(&scene.disk, ALL);
     drop(scene.open(&made).unwrap());
     assert!(made.calls().get(&Call::SyncAll).is_some_and(|count| *count > 0), "synced together");
