@@ -39,7 +39,7 @@ impl Killable {
         for pair in [format!("listenPort={port}").as_str()].iter().chain(&small).chain(more) {
             process.arg("--set").arg(pair);
         }
-        let child = process.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let child = process.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
         Self { child, port }
     }
 

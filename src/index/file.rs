@@ -75,6 +75,11 @@ impl Table {
         self.slots.backing().reserve(range).map_err(failed("reserve space for", &self.path, bytes))
     }
 
+    /// Writes again what the file holds, so that the next sync brings it to the disk.
+    pub(super) fn rewrite(&self) -> Result<()> {
+        self.slots.backing().rewrite_from(0).map_err(Error::io("write again", &self.path))
+    }
+
     /// Makes everything durable.
     pub(super) fn sync(&self) -> Result<()> {
         self.slots.backing().sync(0..self.slots.len()).map_err(Error::io("sync", &self.path))

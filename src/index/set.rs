@@ -38,6 +38,8 @@ struct State {
     names_changed: bool,
     /// endTimestamp of the newest full file that is durable.
     durable: Option<StoreTimestamp>,
+    /// Why a sync failed. The system may call pages clean since that the disk has not got, and the next sync says nothing.
+    failed: Option<String>,
 }
 
 impl State {
@@ -324,38 +326,50 @@ impl IndexSet {
         Ok(old)
     }
 
+    /// Writes the files again that are not known to be durable, and makes them due for the next flush: a sync may have
+    /// failed, after which the system calls pages clean that the disk has not got. `durable` is what the checkpoint says:
+    /// the end of a full file. One of RocketMQ's may say more than the disk has; then the last two files are written.
+    pub(crate) fn rewrite_behind(&self, durable: StoreTimestamp, ours: bool) -> Result<()> {
+        let mut state = self.state.write();
+        state.names_changed |= !state.files.is_empty();
+        let known = if ours {
+            let ends_there = |file: &IndexFile| file.is_full() && file.header.end_timestamp == durable;
+            state.files.iter().position(ends_there).map_or(0, |last| last + 1)
+        } else {
+            state.files.len().saturating_sub(2)
+        };
+        for file in &mut state.files[known..] {
+            if let Some(table) = &file.table {
+                table.rewrite()?;
+                file.dirty = true;
+            }
+        }
+        Ok(())
+    }
+
     /// Syncs what is dirty: full files, and with `force` the newest too. Says the endTimestamp of the newest full
-    /// file that is durable, for the checkpoint. Puts and queries go on meanwhile.
+    /// file that is durable, for the checkpoint. Puts and queries go on meanwhile. After a failed sync every later
+    /// flush fails as well.
     pub(crate) fn flush(&self, force: bool) -> Result<Option<StoreTimestamp>> {
         let mut state = self.state.write();
+        if let Some(why) = &state.failed {
+            return Err(Error::Poisoned { at: PhysicalOffset::ZERO, why: why.clone() });
+        }
         let names_changed = std::mem::take(&mut state.names_changed);
         let mut due = Vec::new();
         for file in state.files.iter_mut().filter(|file| file.dirty && (force || file.is_full())) {
             if let Some(table) = &file.table {
                 file.dirty = false;
-                due.push((file.name.clone(), Arc::clone(table)));
+                due.push(Arc::clone(table));
             }
         }
         drop(state);
-        let mut outcome = Ok(());
-        let mut synced = 0;
-        for (_, table) in &due {
-            outcome = table.sync();
-            if outcome.is_err() {
-                break;
-            }
-            synced += 1;
-        }
+        let mut outcome = due.iter().try_for_each(|table| table.sync());
         if outcome.is_ok() && names_changed {
             outcome = self.vfs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir));
         }
         let mut state = self.state.write();
-        if outcome.is_err() {
-            state.names_changed |= names_changed;
-            for (name, _) in &due[synced..] {
-                state.files.iter_mut().filter(|file| file.name == *name).for_each(|file| file.dirty = true);
-            }
-        }
+        state.failed = outcome.as_ref().err().map(ToString::to_string);
         outcome?;
         let full =
             state.files.iter().rev().find(|file| file.table.is_some() && file.is_full() && !file.dirty);

@@ -138,6 +138,9 @@ pub(crate) fn recover(
             queue.rewrite_from(doubts.queues)?;
         }
     }
+    if doubts.is_some() {
+        index.rewrite_behind(checkpoint.index_timestamp, checkpoint.durable_end.is_some())?;
+    }
     table.flush_step(clock.monotonic(), true)?;
     let indexed = index.flush(true)?.unwrap_or_default();
     report.elapsed = clock.monotonic().saturating_sub(started);
