@@ -249,14 +249,37 @@ fn only_full_files_move_the_checkpoint() {
     assert_eq!(index.flush(false).unwrap(), None);
     assert_eq!(vfs.faults.made(Call::Sync), 0);
     index.put(&some(5..12)).unwrap();
-    vfs.faults.fail(Call::Sync, 0, 1, ErrorKind::Other);
-    assert!(index.flush(false).is_err());
     assert_eq!(index.flush(false).unwrap(), Some(put("", 0, 800).store_timestamp));
     index.flush(true).unwrap();
     let made = vfs.faults.made(Call::Sync);
-    assert_eq!(made, 3, "once in vain, the full file, the newest");
+    assert_eq!(made, 2, "the full file, the newest");
     index.flush(true).unwrap();
     assert_eq!(vfs.faults.made(Call::Sync), made, "nothing is dirty");
+}
+
+/// The system calls pages clean that a sync did not bring to the disk, so the second sync succeeds and proves nothing.
+#[test]
+fn a_sync_that_failed_is_not_tried_again() {
+    let dir = TempDir::new().unwrap();
+    let vfs = FaultyVfs::default();
+    let load = || {
+        let clock = Arc::new(ManualClock::new(START));
+        IndexSet::load(Arc::new(vfs.clone()), &config(dir.path()), clock).unwrap()
+    };
+    let index = load();
+    index.put(&some(0..12)).unwrap();
+    vfs.faults.fail(Call::Sync, 0, 1, ErrorKind::Other);
+    assert!(index.flush(false).is_err());
+    let made = vfs.faults.made(Call::Sync);
+    for force in [false, true] {
+        assert!(matches!(index.flush(force), Err(crate::Error::Poisoned { .. })));
+    }
+    assert_eq!(vfs.faults.made(Call::Sync), made);
+    drop(index);
+    let (index, durable) = (load(), Some(put("", 0, 800).store_timestamp));
+    index.rewrite_behind(StoreTimestamp::ZERO, true).unwrap();
+    assert_eq!(index.flush(true).unwrap(), durable);
+    assert_eq!(vfs.faults.made(Call::Sync), made + 2, "both files are written again");
 }
 
 #[test]
