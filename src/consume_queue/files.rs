@@ -163,7 +163,6 @@ impl Run {
             && self.strays.is_empty()
             && self.short.is_empty()
             && !self.dir_is_new
-            && !self.last_is_new
             && !self.is_due(0)
     }
 
