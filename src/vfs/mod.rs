@@ -106,11 +106,14 @@ pub trait Backing: Send + Sync + fmt::Debug {
     fn rewrite_from(&self, at: usize) -> io::Result<()> {
         const PAGE: usize = 4096;
         let mut next = at / PAGE * PAGE;
-        while let Some(data) = self.data_from(next) {
+        // All of it first: what is read ahead meanwhile passes for data, too, and the rest of the file would follow.
+        let all = std::iter::from_fn(|| {
+            let data = self.data_from(next)?;
             next = data.end;
-            self.rewrite(data)?;
-        }
-        Ok(())
+            Some(data)
+        });
+        let all: Vec<_> = all.collect();
+        all.into_iter().try_for_each(|data| self.rewrite(data))
     }
     /// Makes `range` durable, whether it was written through the file or the mapping. After an error nothing about
     /// the range is known any more: do not retry.
