@@ -202,7 +202,7 @@ fn reput_loop(mut reput: Reput, log: &CommitLog, stop: &AtomicBool) {
 
 fn upkeep_loop(mut upkeep: Upkeep, every: Duration, stop: &AtomicBool) -> Upkeep {
     while sleep(stop, every) {
-        // What failed stays dirty and is tried again; `close` reports it if it still fails.
+        // What could not be written is tried again; a sync that failed is not, and `close` reports it.
         let _ = upkeep.step(false);
     }
     upkeep
