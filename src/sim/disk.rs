@@ -136,7 +136,8 @@ impl State {
         let Some(file) = self.files.get_mut(&id) else { return };
         if let Some(stray) = file.look(since, now, self.copy_on_write) {
             let name = self.tree.live.iter().find(|(_, entry)| **entry == Entry::File(id));
-            let name = name.map_or_else(|| format!("file {id}"), |(path, _)| path.display().to_string());
+            let name =
+                name.map_or_else(|| format!("file {id}"), |(name, _)| name.path().display().to_string());
             self.strays.push(match stray {
                 Stray::Unannounced(bytes) => format!("{name}: bytes {bytes:?} changed and nobody said so"),
                 Stray::Unclaimed(page) => format!("{name}: page {page} was stored into and has no space"),
@@ -288,8 +289,10 @@ impl SimDisk {
     pub fn contents(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut state = self.shared.state.lock();
         state.look(self.now());
-        let files = state.tree.live.iter().filter_map(|(path, entry)| match entry {
-            Entry::File(id) => state.files.get(id).map(|file| (path.clone(), file.bytes(0..file.len()))),
+        let files = state.tree.live.iter().filter_map(|(name, entry)| match entry {
+            Entry::File(id) => {
+                state.files.get(id).map(|file| (name.path().to_path_buf(), file.bytes(0..file.len())))
+            }
             Entry::Dir => None,
         });
         files.collect()
@@ -299,8 +302,8 @@ impl SimDisk {
     pub(crate) fn picture(&self) -> BTreeMap<PathBuf, Picture> {
         let mut state = self.shared.state.lock();
         state.look(self.now());
-        let files = state.tree.live.iter().filter_map(|(path, entry)| match entry {
-            Entry::File(id) => state.files.get(id).map(|file| (path.clone(), file.picture())),
+        let files = state.tree.live.iter().filter_map(|(name, entry)| match entry {
+            Entry::File(id) => state.files.get(id).map(|file| (name.path().to_path_buf(), file.picture())),
             Entry::Dir => None,
         });
         files.collect()

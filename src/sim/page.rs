@@ -119,10 +119,16 @@ impl Memory {
     /// Whether page `number` holds something else than `known`.
     pub(super) fn differs(&self, number: usize, known: &Content) -> bool {
         let words = self.page_words(number);
+        // A sector at a time, so that most words cost no branch.
         match known {
-            None => words.iter().any(|word| word.load(Ordering::Relaxed) != 0),
+            None => words
+                .chunks(SECTOR_WORDS)
+                .any(|sector| sector.iter().fold(0, |all, word| all | word.load(Ordering::Relaxed)) != 0),
             Some(known) => {
-                words.iter().zip(&known.words).any(|(word, known)| word.load(Ordering::Relaxed) != *known)
+                words.chunks(SECTOR_WORDS).zip(known.words.chunks(SECTOR_WORDS)).any(|(sector, known)| {
+                    let both = sector.iter().zip(known);
+                    both.fold(0, |all, (word, known)| all | word.load(Ordering::Relaxed) ^ known) != 0
+                })
             }
         }
     }
