@@ -223,9 +223,17 @@ pub fn drive<C: Caller>(lab: &Lab, load: &Load<'_>, callers: Vec<C>) -> Result<S
             latency.add(&worked.latency)?;
         }
         sample.spent = together(&all, load.units_per_call);
+        sample.fairness = fairness(&all.iter().map(|worked| worked.calls as f64).collect::<Vec<_>>());
         sample.latency = Some(latency);
         Ok(sample)
     })
+}
+
+/// Jain's index of what the threads got: 1 when all got the same, 1/n when one got all. Of one thread there is none.
+fn fairness(parts: &[f64]) -> Option<f64> {
+    let (sum, squares) =
+        parts.iter().fold((0.0, 0.0), |(sum, squares), part| (sum + part, squares + part * part));
+    (parts.len() > 1 && squares > 0.0).then(|| sum * sum / (parts.len() as f64 * squares))
 }
 
 /// The calls' average over all threads.
@@ -411,6 +419,13 @@ mod tests {
         for k in [1, 5, 9] {
             assert_eq!(pace.wait(&shared).unwrap(), start + Duration::from_millis(k));
         }
+    }
+
+    #[test]
+    fn fairness_is_one_for_equals_and_a_share_for_one_that_takes_all() {
+        assert_eq!(fairness(&[5.0, 5.0, 5.0, 5.0]), Some(1.0));
+        assert_eq!(fairness(&[7.0, 0.0]), Some(0.5));
+        assert_eq!((fairness(&[3.0]), fairness(&[0.0, 0.0])), (None, None));
     }
 
     #[test]

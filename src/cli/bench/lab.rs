@@ -137,6 +137,8 @@ pub struct Sample {
     pub followed: Option<f64>,
     /// How the calling threads spent their time.
     pub spent: Option<Spent>,
+    /// Jain's index of the threads' shares.
+    pub fairness: Option<f64>,
 }
 
 /// What one call cost the thread that made it, in nanoseconds, on average.

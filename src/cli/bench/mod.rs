@@ -32,6 +32,7 @@ mod stop;
 mod table;
 mod topics;
 mod units;
+mod wire;
 
 use std::{
     path::{Path, PathBuf},

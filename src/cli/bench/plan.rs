@@ -11,7 +11,7 @@ use super::{
     lab::Work,
     lag, memory,
     memory::record_len,
-    pull, put, query, recover, reput, retention, topics,
+    pull, put, query, recover, reput, retention, topics, wire,
 };
 
 /// The workloads of a command, limits first, Java's last.
@@ -62,6 +62,7 @@ fn everything(quick: bool) -> Result<Planned, Failure> {
     for (threads, how) in [(1, pull::How::Reference), (1, pull::How::Tag), (1, pull::How::Copy)] {
         works.push(pull::Cell { threads, batch: 32, how }.work(&fixture)?);
     }
+    works.push(wire::pulls(&fixture)?);
     works.push(pull::cold(&fixture));
     works.push(query::work(&fixture, 1));
     works.push(recover::work(&recovered));
@@ -141,6 +142,7 @@ fn pulls(args: &super::args::Pull, fixture: &Rc<Fixture>) -> Result<Vec<Work>, F
         }
     }
     if args.store.is_none() {
+        works.push(wire::pulls(fixture)?);
         works.push(pull::cold(fixture));
     }
     Ok(works)
@@ -197,6 +199,7 @@ fn limit(id: &str) -> Option<Work> {
         ["memory", "entries"] => memory::entries(),
         ["memory", "chase"] => memory::chase(),
         ["memory", "wake"] => memory::wake(),
+        ["wire", "write", len] => wire::write(len.parse().ok()?),
         ["disk", "sync", many] => {
             let (records, len) = many.split_once('x')?;
             disk::sync(records.parse().ok()?, len.parse().ok()?)

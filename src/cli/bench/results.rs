@@ -113,6 +113,9 @@ pub struct Round {
     pub p99_us: Option<f64>,
     /// The same until queues and index had followed, for puts.
     pub followed: Option<f64>,
+    /// How evenly several threads were served: Jain's index, 1 when all got the same.
+    #[serde(default)]
+    pub fairness: Option<f64>,
     /// Share of the limit measured in the same round.
     pub share: Option<f64>,
 }

@@ -130,6 +130,7 @@ fn round(sample: &Sample) -> Round {
         p50_us: percentile(50.0),
         p99_us: percentile(99.0),
         followed: sample.followed,
+        fairness: sample.fairness,
         share: None,
     }
 }

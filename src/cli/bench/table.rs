@@ -121,6 +121,41 @@ fn tail(out: &mut String, run: &Run) -> std::fmt::Result {
             writeln!(out, "  {:<40} {} = {}", title, units::with_unit(total, "ns"), parts.join(", "))?;
         }
     }
+    shares_of_threads(out, run)?;
+    beside_java(out, run)?;
+    fell_behind(out, run)?;
+    writeln!(
+        out,
+        "\n{:.0} s; others kept {:.2} processors busy meanwhile{}",
+        run.seconds,
+        run.machine.others_busy,
+        if run.machine.others_busy > 0.2 {
+            ": figures are too low, run it again on a quiet machine"
+        } else {
+            ""
+        }
+    )?;
+    if run.interrupted {
+        writeln!(out, "Stopped before its end: some cells have fewer rounds.")?;
+    }
+    Ok(())
+}
+
+/// One line for all workloads of several threads: whether they were served alike.
+fn shares_of_threads(out: &mut String, run: &Run) -> std::fmt::Result {
+    let of = |cell: &CellResult| {
+        let all: Vec<f64> = cell.rounds.iter().filter_map(|round| round.fairness).collect();
+        (!all.is_empty()).then(|| format!("{} {:.2}", cell.title, statistics::median(&all)))
+    };
+    let wanted = |cell: &&CellResult| matches!(cell.group.as_str(), "put" | "sync" | "pull");
+    let all: Vec<String> = run.cells.iter().filter(wanted).filter_map(of).collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nHow evenly threads were served, 1 being all alike (Jain): {}", all.join("; "))
+}
+
+fn beside_java(out: &mut String, run: &Run) -> std::fmt::Result {
     for (n, beside) in run.beside_java().into_iter().enumerate() {
         if n == 0 {
             writeln!(
@@ -141,6 +176,10 @@ fn tail(out: &mut String, run: &Run) -> std::fmt::Result {
             width = TITLE - 2
         )?;
     }
+    Ok(())
+}
+
+fn fell_behind(out: &mut String, run: &Run) -> std::fmt::Result {
     let behind = run.cells.iter().filter_map(|cell| {
         let followed: Vec<f64> = cell.rounds.iter().filter_map(|round| round.followed).collect();
         let share = statistics::median(&followed) / cell.median;
@@ -154,20 +193,6 @@ fn tail(out: &mut String, run: &Run) -> std::fmt::Result {
             )?;
         }
         writeln!(out, "  {:<40} {}", cell.title, units::with_unit(rate, &cell.unit))?;
-    }
-    writeln!(
-        out,
-        "\n{:.0} s; others kept {:.2} processors busy meanwhile{}",
-        run.seconds,
-        run.machine.others_busy,
-        if run.machine.others_busy > 0.2 {
-            ": figures are too low, run it again on a quiet machine"
-        } else {
-            ""
-        }
-    )?;
-    if run.interrupted {
-        writeln!(out, "Stopped before its end: some cells have fewer rounds.")?;
     }
     Ok(())
 }
