@@ -29,6 +29,12 @@ impl CommitLog {
         self.segments.find(at)?.lease_rest(at)
     }
 
+    /// Where the segment that holds `at` starts.
+    #[must_use]
+    pub fn segment_of(&self, at: PhysicalOffset) -> Option<PhysicalOffset> {
+        self.segments.find(at).map(|segment| segment.base)
+    }
+
     /// Where the segment after the one that holds `at` starts.
     #[must_use]
     pub fn next_segment(&self, at: PhysicalOffset) -> Option<PhysicalOffset> {

@@ -1,6 +1,10 @@
-//! The queues of a store that was closed: told to the `cleanStop` file, and taken over from it without opening a file.
+//! The queues' files as `cleanStop` and `agreed` tell of them, and queues taken over from `cleanStop` without opening
+//! a file.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
     Queue, QueueKey, QueueKind, QueueTable,
@@ -67,6 +71,19 @@ impl Queue {
 }
 
 impl QueueTable {
+    /// All files, and whether entries no longer go there.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, bool)> {
+        let mut all = Vec::new();
+        for queue in self.queues() {
+            let state = queue.lock();
+            for run in std::iter::once(&state.run).chain(state.ext.as_ref().map(|ext| &ext.run)) {
+                let open = run.file_count().saturating_sub(1);
+                all.extend(run.paths().enumerate().map(|(n, path)| (path.to_path_buf(), n < open)));
+            }
+        }
+        all
+    }
+
     /// How every queue that has files stands. `None` unless all they hold is durable.
     pub(crate) fn at_rest(&self) -> Result<Option<Vec<QueueAtRest>>> {
         let vfs = &*self.places.disk.vfs;

@@ -3,14 +3,13 @@
 //! Lines of words, the last one a checksum of the others: what does not read back whole says nothing at all. Callers:
 //! the store at close and at open.
 
-use std::{fmt::Write as _, str::FromStr};
+use std::fmt::Write as _;
 
+use super::stamped::{lines, sealed, stamp, stamp_text, word};
 use crate::types::{FileStamp, PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, TopicName};
 
 /// The first line.
 const TITLE: &str = "reput cleanStop 1";
-/// What stands before the checksum in the last line.
-const CHECKSUM: &str = "crc32 ";
 /// Before a queue's topic, which may hold blanks and ends its line.
 const TOPIC: &str = " topic ";
 
@@ -89,24 +88,13 @@ impl CleanStop {
         for queue in &self.queues {
             queue.encode(&mut text);
         }
-        let sum = crc32fast::hash(text.as_bytes());
-        let _ = writeln!(text, "{CHECKSUM}{sum:08x}");
-        text
+        sealed(text)
     }
 
     /// Reads the file; `None` unless it is whole.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
-        let (body, sum) = text.rsplit_once('\n').and_then(|(b, s)| Some((b, s.strip_prefix(CHECKSUM)?)))?;
-        let covered = bytes.get(..=body.len())?;
-        if u32::from_str_radix(sum, 16).ok()? != crc32fast::hash(covered) {
-            return None;
-        }
-        let mut lines = body.split('\n');
-        if lines.next()? != TITLE {
-            return None;
-        }
+        let mut lines = lines(bytes, TITLE)?;
         let settings = lines.next()?.strip_prefix("settings ")?.to_owned();
         let mut log = lines.next()?.strip_prefix("log ")?.split(' ');
         let (begin, end) = (PhysicalOffset(word(&mut log)?), PhysicalOffset(word(&mut log)?));
@@ -191,20 +179,6 @@ impl RunAtRest {
     }
 }
 
-fn word<'t, T: FromStr>(words: &mut impl Iterator<Item = &'t str>) -> Option<T> {
-    words.next()?.parse().ok()
-}
-
-fn stamp_text(stamp: &FileStamp) -> String {
-    format!("{}.{}.{}", stamp.inode, stamp.len, stamp.changed)
-}
-
-fn stamp(text: &str) -> Option<FileStamp> {
-    let mut parts = text.split('.');
-    let stamp = FileStamp { inode: word(&mut parts)?, len: word(&mut parts)?, changed: word(&mut parts)? };
-    parts.next().is_none().then_some(stamp)
-}
-
 fn bytes_of(hex: &str) -> Option<Vec<u8>> {
     let pairs = hex.as_bytes().as_chunks::<2>();
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
@@ -215,6 +189,7 @@ fn bytes_of(hex: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::stamped::CHECKSUM;
 
     const fn stamped(inode: u64) -> FileStamp {
         FileStamp { inode, len: 6_000_000, changed: -7 }

@@ -5,6 +5,7 @@
 //! All integers are big-endian. Callers: the log, the queues and the index for their own files, recovery and
 //! dispatch for the header view, the broker for messages and message ids.
 
+pub mod agreed;
 pub mod checkpoint;
 pub mod clean_stop;
 pub mod consume_queue;
@@ -15,6 +16,7 @@ pub mod index;
 pub mod message;
 pub mod message_id;
 pub mod properties;
+mod stamped;
 
 use crate::error::Corruption;
 

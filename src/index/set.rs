@@ -205,6 +205,22 @@ impl IndexSet {
         }
     }
 
+    /// Where the first key of a record at or behind `from` stands or will stand: the file's name and the entry's number.
+    /// `None` when there are no files.
+    pub(crate) fn first_key(&self, from: PhysicalOffset) -> Option<(String, u32)> {
+        let state = self.state.read();
+        for (number, file) in state.files.iter().enumerate().rev() {
+            let mut next = file.header.index_count.max(1);
+            while next > 1 && file.entry(next - 1).is_some_and(|entry| entry.offset >= from) {
+                next -= 1;
+            }
+            if next > 1 || number == 0 {
+                return Some((file.name.clone(), next));
+            }
+        }
+        None
+    }
+
     /// The time that the entries of file `number` count from.
     pub(crate) fn begin_timestamp(&self, number: usize) -> StoreTimestamp {
         self.state.read().files.get(number).map_or(StoreTimestamp::ZERO, |file| file.header.begin_timestamp)

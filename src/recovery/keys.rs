@@ -12,7 +12,7 @@
 //! one of the hits that a query has room for. RocketMQ's own files with both are right as well.
 
 use super::{
-    DamagedRange,
+    DamagedRange, Start,
     report::{IndexRepairs, damage_at},
 };
 use crate::{
@@ -39,6 +39,8 @@ pub(super) struct IndexRepair<'i> {
     last: Vec<KeyPut>,
     /// The keys of the record being put.
     once: Vec<KeyPut>,
+    /// Entries of records before the start are not what they were.
+    lost: bool,
     done: IndexRepairs,
 }
 
@@ -97,21 +99,21 @@ impl Cursor {
 }
 
 impl<'i> IndexRepair<'i> {
-    /// Makes each file sound, and starts at the first entry of a record at or behind `from`.
+    /// Makes each file sound from the start on, and begins with the first entry of a record at or behind it.
     ///
     /// `durable` is what the checkpoint says of the index after a kill: the end of a file, whenever one was full and
     /// on the disk. Another time within a file says that these files and this checkpoint never were together, and none
     /// of them is kept.
-    pub(super) fn start(
-        index: &'i IndexSet,
-        from: PhysicalOffset,
-        durable: Option<StoreTimestamp>,
-    ) -> Result<Self> {
+    pub(super) fn start(index: &'i IndexSet, start: &Start, durable: Option<StoreTimestamp>) -> Result<Self> {
         let mut done = IndexRepairs::default();
         if durable.is_some_and(|durable| contradicts(&index.files(), durable)) {
             index.remove_all()?;
         }
-        let mut number = 0;
+        let place = start.keys.as_ref().and_then(|(name, entry)| {
+            Some((index.files().iter().position(|file| file.name == *name)?, *entry))
+        });
+        let (file, next) = place.unwrap_or((0, 1));
+        let mut number = file;
         while number < index.files().len() {
             if index.check(number) != Soundness::Sound {
                 done.repaired += 1;
@@ -119,9 +121,19 @@ impl<'i> IndexRepair<'i> {
             }
             number += 1;
         }
-        let cursor = Cursor { file: 0, next: 1, page: Vec::new(), at: 0, begin: StoreTimestamp::ZERO };
+        let left = index.files().get(file).map_or(0, |file| file.index_count);
+        let lost = start.keys.is_some() && (place.is_none() || left < next);
+        let cursor = Cursor { file, next, page: Vec::new(), at: 0, begin: StoreTimestamp::ZERO };
         let files = index.files().len();
-        Ok(Self { index, files, from, cursor, agrees: true, last: Vec::new(), once: Vec::new(), done })
+        // Behind a late start there are no entries of records before it.
+        let from = if start.is_late { PhysicalOffset::ZERO } else { start.from };
+        let (last, once) = (Vec::new(), Vec::new());
+        Ok(Self { index, files, from, cursor, agrees: true, last, once, lost, done })
+    }
+
+    /// Whether entries of records before the start are gone: then only a pass over all of the log makes them again.
+    pub(super) const fn has_lost(&self) -> bool {
+        self.lost
     }
 
     /// Sees to the keys of the record at `at`. One of a `dead` topic may have them or not.

@@ -57,6 +57,25 @@ pub(crate) struct Found {
     pub checkpoint: Checkpoint,
     /// Whether the store was not closed; a hint.
     pub aborted: bool,
+    /// Where to begin instead of at the first record; that it may is for the caller to prove.
+    pub start: Option<Start>,
+}
+
+/// Where a pass begins.
+#[derive(Clone, Debug)]
+pub(crate) struct Start {
+    /// The start of a segment.
+    pub from: PhysicalOffset,
+    /// Whether there are records before, of which log, queues and index are on the disk and agree.
+    pub is_late: bool,
+    /// Then: name of the index file, and number of the entry in it, behind their keys. `None` when they have none.
+    pub keys: Option<(String, u32)>,
+}
+
+impl Start {
+    const fn at_first(from: PhysicalOffset) -> Self {
+        Self { from, is_late: false, keys: None }
+    }
 }
 
 /// How a log stood when its store was closed.
@@ -87,7 +106,7 @@ pub(crate) struct Recovered {
     pub report: RecoveryReport,
 }
 
-/// Recovers a store from the first byte of its log on.
+/// Recovers a store from the first byte of its log on, or from where it may begin.
 ///
 /// # Errors
 /// What the file system says. Nothing that the log holds is lost then; opening again starts over.
@@ -98,7 +117,7 @@ pub(crate) fn recover(
     found: Found,
 ) -> Result<Recovered> {
     let started = clock.monotonic();
-    let Found { mut log, table, index, checkpoint, aborted } = found;
+    let Found { mut log, table, index, checkpoint, aborted, start } = found;
     let mut report = RecoveryReport { aborted, ..RecoveryReport::default() };
     let (short, strangers) = log.oddities();
     let queues = table.recover()?.into_iter().map(|(path, len)| (path, Some(len)));
@@ -106,11 +125,11 @@ pub(crate) fn recover(
     (report.files, report.strangers) =
         (short.map(|(path, len)| FileRepair { path, len }).collect(), strangers);
     let mut last_record = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
-    if let Some(from) = log.first_offset() {
+    if let Some(first) = log.first_offset() {
         let indexed = aborted.then_some(checkpoint.index_timestamp);
         let durable = checkpoint.durable_end.filter(|_| aborted);
         let parts = Parts { config, deleted, log: &log, table: &table, index: &index, indexed, durable };
-        last_record = parts.agree(from, &mut report)?;
+        last_record = parts.agree(first, start, &mut report)?;
     } else {
         // As in RocketMQ: without a log there is nothing that an entry could mean.
         for queue in table.queues() {
@@ -203,36 +222,40 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Walks the log from `from` on and puts queues and index right. Says where the last record starts and when it
-    /// was stored.
+    /// Walks the log and puts queues and index right. Says where the last record starts and when it was stored.
     fn agree(
         &self,
-        from: PhysicalOffset,
+        first: PhysicalOffset,
+        start: Option<Start>,
         report: &mut RecoveryReport,
     ) -> Result<(PhysicalOffset, StoreTimestamp)> {
-        let (last, again) = self.pass(from, self.indexed, report)?;
-        if !again {
+        let (files, strangers) = (report.files.clone(), report.strangers.clone());
+        let start = start.unwrap_or_else(|| Start::at_first(first));
+        let (last, again) = self.pass(&start, first, self.indexed, report)?;
+        // A start before the last record was promised: without one, or with damage, the promise is not worth much.
+        if !again && !(start.is_late && (report.records == 0 || !report.damage.is_empty())) {
             return Ok(last);
         }
-        let (files, strangers) = (std::mem::take(&mut report.files), std::mem::take(&mut report.strangers));
         *report = RecoveryReport { aborted: report.aborted, files, strangers, ..RecoveryReport::default() };
-        Ok(self.pass(from, None, report)?.0)
+        Ok(self.pass(&Start::at_first(first), first, None, report)?.0)
     }
 
     /// One walk. Says also whether another one is needed.
     fn pass(
         &self,
-        from: PhysicalOffset,
+        start: &Start,
+        first: PhysicalOffset,
         indexed: Option<StoreTimestamp>,
         report: &mut RecoveryReport,
     ) -> Result<((PhysicalOffset, StoreTimestamp), bool)> {
+        let from = start.from;
         self.log.advise(Advice::Sequential);
         let mut scan = Scan::new(self.log.segments().collect(), self.log.data_ends(), self.checks(), from);
         let projection = Projection::new(self.config);
         let deletions = !self.deleted.is_empty();
-        let mut queues = QueueRepair::new(self.table, from, self.log.segment_size());
+        let mut queues = QueueRepair::new(self.table, first, from, self.log.segment_size());
         let mut index =
-            self.config.message_index.then(|| IndexRepair::start(self.index, from, indexed)).transpose()?;
+            self.config.message_index.then(|| IndexRepair::start(self.index, start, indexed)).transpose()?;
         let mut last = (PhysicalOffset::ZERO, StoreTimestamp::ZERO);
         let mut keys = Vec::new();
         let holes = self.durable.map(|end| Holes::new(self.log.segments().collect(), end));
@@ -272,7 +295,8 @@ impl Parts<'_> {
         let end = report.end;
         let again;
         (report.queues, again) =
-            queues.finish(&report.damage, &|queue, unit| self.leads(end, queue, unit))?;
+            queues.finish(&report.damage, &|queue, unit| self.leads(end, start.is_late, queue, unit))?;
+        let again = again || index.as_ref().is_some_and(IndexRepair::has_lost);
         match index {
             Some(index) => report.index = index.finish(report.end, &report.damage)?,
             None => self.index.truncate_from(report.end)?,
@@ -284,14 +308,16 @@ impl Parts<'_> {
         Checks::new(self.config, self.durable)
     }
 
-    /// Whether an entry leads to a record below `end` that is not of a deleted topic.
-    fn leads(&self, end: PhysicalOffset, queue: &Queue, unit: &CqUnit) -> bool {
+    /// Whether an entry leads to a record below `end` that is not of a deleted topic. With `whole` its size is the
+    /// record's, too: of an entry that a power cut tore the end is missing.
+    fn leads(&self, end: PhysicalOffset, whole: bool, queue: &Queue, unit: &CqUnit) -> bool {
         let at = unit.offset;
         let segment = self.log.segments().find(|(base, bytes)| *base <= at && at < base.plus(bytes.len()));
         let rest = segment.and_then(|(base, bytes)| bytes.get(usize::try_from(at.since(base)).ok()?..));
         let header = rest.and_then(|rest| Header::peek(rest).ok());
-        header.is_some_and(|header| header.physical_offset == at)
-            && unit.end() <= end
-            && !self.deleted.covers(&queue.key().topic, at)
+        let is_it = |header: Header<'_>| {
+            header.physical_offset == at && (!whole || usize::try_from(unit.size) == Ok(header.total_size))
+        };
+        header.is_some_and(is_it) && unit.end() <= end && !self.deleted.covers(&queue.key().topic, at)
     }
 }

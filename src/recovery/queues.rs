@@ -73,6 +73,8 @@ pub(super) struct QueueRepair<'t> {
     /// Where each queue stands in `seen`.
     places: QueuePlaces,
     seen: Vec<Seen>,
+    /// The first record of the log.
+    first: PhysicalOffset,
     /// Where the pass began: entries of earlier records are not looked at.
     from: PhysicalOffset,
     segment_size: usize,
@@ -86,11 +88,17 @@ pub(super) struct QueueRepair<'t> {
 }
 
 impl<'t> QueueRepair<'t> {
-    pub(super) fn new(table: &'t QueueTable, from: PhysicalOffset, segment_size: usize) -> Self {
+    pub(super) fn new(
+        table: &'t QueueTable,
+        first: PhysicalOffset,
+        from: PhysicalOffset,
+        segment_size: usize,
+    ) -> Self {
         Self {
             table,
             places: QueuePlaces::default(),
             seen: Vec::new(),
+            first,
             from,
             segment_size,
             newest: StoreTimestamp::ZERO,
@@ -181,6 +189,7 @@ impl<'t> QueueRepair<'t> {
         let mut pass = Placing {
             seen,
             damage,
+            first: self.first,
             from: self.from,
             segment_size: self.segment_size,
             lost: &mut self.lost,
@@ -227,6 +236,7 @@ impl<'t> QueueRepair<'t> {
             let mut pass = Placing {
                 seen,
                 damage,
+                first: self.first,
                 from: self.from,
                 segment_size: self.segment_size,
                 lost: &mut self.lost,
@@ -243,6 +253,7 @@ impl<'t> QueueRepair<'t> {
 struct Placing<'p> {
     seen: &'p mut Seen,
     damage: &'p [DamagedRange],
+    first: PhysicalOffset,
     from: PhysicalOffset,
     segment_size: usize,
     lost: &'p mut u64,
@@ -452,12 +463,12 @@ impl Placing<'_> {
         if end < queue.max_offset() { self.drop_from(end) } else { Ok(()) }
     }
 
-    /// Whether an entry that the pass did not confirm stays nevertheless: one of a record before the pass, one of a
+    /// Whether an entry that the pass did not confirm stays nevertheless: one of a record before the log, one of a
     /// queue that today's configuration makes no entries for, or one of a lost record. An entry that leads beyond its
     /// damage would keep those to come out of the queue.
     fn stays(&self, unit: &CqUnit, leads: Leads<'_>) -> bool {
         let unseen = self.seen.next.is_none();
-        (unseen && (unit.offset < self.from || leads(&self.seen.queue, unit)))
+        (unseen && (unit.offset < self.first || leads(&self.seen.queue, unit)))
             || damage_at(self.damage, unit.offset).is_some_and(|range| unit.end() <= range.to)
     }
 }

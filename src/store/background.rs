@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Inner, open::CheckpointFile};
+use super::{Inner, agreed::Agreement, open::CheckpointFile};
 use crate::{
     clock::Clock,
     commit_log::CommitLog,
@@ -42,6 +42,7 @@ pub(super) struct Upkeep {
     pub(super) reput: Arc<ReputShared>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) checkpoint: CheckpointFile,
+    pub(super) agreement: Agreement,
     /// A round has failed: the system may call pages clean that the disk has not got, and nothing tells of it later.
     pub(super) has_failed: bool,
 }
@@ -60,7 +61,9 @@ impl Upkeep {
     fn round(&mut self, force: bool) -> Result<()> {
         // Taken before the flush: what is dispatched during it is not covered.
         let (last, timestamp) = self.reput.last();
+        let agreed = if self.has_failed { None } else { self.agreement.due(&self.log, &self.reput) };
         let durable = self.log.durable_offset();
+        let force = force || agreed.is_some();
         let flushed = self.table.flush_step(self.clock.monotonic(), force)?;
         let indexed = self.index.flush(force)?;
         let thorough = flushed.thorough || force;
@@ -82,7 +85,10 @@ impl Upkeep {
         if thorough || rolled {
             checkpoint.now.durable_end = Some(durable);
         }
-        if thorough || rolled || indexed.is_some() { checkpoint.save() } else { Ok(()) }
+        if thorough || rolled || indexed.is_some() {
+            checkpoint.save()?;
+        }
+        agreed.map_or(Ok(()), |from| self.agreement.write(from, &self.log, &self.table, &self.index))
     }
 }
 

@@ -51,11 +51,11 @@ const SETTINGS: [&str; 13] = [
     "messageDelayLevel",
 ];
 
-fn settings(config: &Config) -> String {
+pub(super) fn settings(config: &Config) -> String {
     format!("{:?}", SETTINGS.map(|key| config.get(key).unwrap_or_default()))
 }
 
-fn stamp_of(vfs: &dyn Vfs, path: &Path) -> Result<Option<FileStamp>> {
+pub(super) fn stamp_of(vfs: &dyn Vfs, path: &Path) -> Result<Option<FileStamp>> {
     Ok(vfs.stat(path).map_err(Error::io("look at", path))?.and_then(|entry| entry.stamp))
 }
 

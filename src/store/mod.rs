@@ -3,6 +3,7 @@
 //! Children never know it. Everything public works from many threads; [`Store`] is a cheap handle on shared state.
 //! Called by users of the crate and by the broker.
 
+mod agreed;
 mod background;
 mod clean_stop;
 mod get;

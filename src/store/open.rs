@@ -2,7 +2,7 @@
 //!
 //! The lock is taken before anything is read. `abort` lies there while the store is open, so that its absence says
 //! that it was closed; recovery does not depend on it, but is spared where `cleanStop` proves that nobody has touched
-//! the store since.
+//! the store since, and begins late where `agreed` says that all before is on the disk.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::{
     Inner, Store,
+    agreed::{self, Agreement},
     background::{Steps, Threads, Upkeep},
     clean_stop::{self, Untouched},
     put::PutState,
@@ -102,6 +103,7 @@ fn assemble(config: Config, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<
     let abort = config.path("abort");
     vfs.replace(&abort, std::process::id().to_string().as_bytes()).map_err(Error::io("write", &abort))?;
     clean_stop::remove(&*vfs, &config)?;
+    agreed::remove(&*vfs, &config)?;
     let recovered = match closed {
         Some(closed) => recovery::resume(&clock, found, closed)?,
         None => recovery::recover(&config, &clock, &deleted, found)?,
@@ -139,6 +141,7 @@ fn assemble(config: Config, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<
         reput: Arc::clone(&shared),
         clock: Arc::clone(&clock),
         checkpoint,
+        agreement: Agreement::new(Arc::clone(&vfs), Arc::clone(&config)),
         has_failed: false,
     };
     let retention = Arc::new(Retention {
@@ -186,13 +189,14 @@ fn find(
     let abort = config.path("abort");
     let aborted = vfs.stat(&abort).map_err(Error::io("stat", &abort))?.is_some();
     let log = commit_log::load(Arc::clone(vfs), config)?;
+    let start = if aborted { agreed::start(&**vfs, config, &checkpoint, &log)? } else { None };
     let untouched = if aborted { None } else { clean_stop::untouched(vfs, config, &checkpoint, &log)? };
     let (table, closed) = match untouched {
         Some(Untouched { table, closed }) => (table, Some(closed)),
         None => (QueueTable::load(Arc::clone(vfs), config)?, None),
     };
     let index = IndexSet::load(Arc::clone(vfs), config, Arc::clone(clock))?;
-    Ok((recovery::Found { log, table, index, checkpoint, aborted }, closed))
+    Ok((recovery::Found { log, table, index, checkpoint, aborted, start }, closed))
 }
 
 fn limits(config: &Config) -> Limits {
@@ -221,6 +225,8 @@ impl Inner {
             if !upkeep.has_failed {
                 clean_stop::leave(self);
             }
+            // It counts while `abort` is there.
+            agreed::remove(&*self.vfs, &self.config)?;
             let abort = self.config.path("abort");
             self.vfs.remove(&abort).map_err(Error::io("remove", &abort))?;
             self.vfs.sync_dir(&self.config.root).map_err(Error::io("sync", &self.config.root))

@@ -26,6 +26,7 @@ const KNOWN: &[&str] = &[
     "quarantine",
     "deletedTopics",
     "cleanStop",
+    "agreed",
     "rocksdbstore",
     "timerwheel",
     "timerlog",
