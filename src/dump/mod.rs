@@ -153,7 +153,16 @@ pub fn dump(
     queries: &[(String, String)],
     show: &mut dyn FnMut(Line<'_>) -> Result<()>,
 ) -> Result<()> {
-    let vfs: Arc<dyn Vfs> = Arc::new(OverlayVfs::new());
+    dump_over(config, Arc::new(OverlayVfs::new()), queries, show)
+}
+
+/// [`dump`] of the store as `vfs` shows it, which sees to it that nothing is changed.
+fn dump_over(
+    config: Config,
+    vfs: Arc<dyn Vfs>,
+    queries: &[(String, String)],
+    show: &mut dyn FnMut(Line<'_>) -> Result<()>,
+) -> Result<()> {
     let root = config.root.clone();
     if !vfs.stat(&root).map_err(Error::io("look at", &root))?.is_some_and(|entry| entry.is_dir) {
         return Err(Error::ForeignFile { path: root, expected: "store directory" });
@@ -281,5 +290,66 @@ impl Walk<'_, '_> {
         });
         missing?;
         (self.show)(Line::Query { topic, key, max: query.max, hits: &hits })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
+mod tests {
+    use super::*;
+    use crate::{
+        Message,
+        vfs::faulty::{Call, FaultyVfs},
+    };
+
+    #[test]
+    fn whatever_cannot_be_read_is_named_and_nothing_else_is_dumped() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::new(dir.path()).commit_log_file_size(1_u64 << 20);
+        let store = Store::open(config.clone()).unwrap();
+        store
+            .put(&Message::new(store.queue("orders", 0).unwrap(), b"paid").keys("k"))
+            .unwrap()
+            .wait()
+            .unwrap();
+        store.close().unwrap();
+        let dumped = |vfs: &FaultyVfs| {
+            let mut lines = 0;
+            let outcome = dump_over(config.clone(), Arc::new(vfs.clone()), &[], &mut |_| {
+                lines += 1;
+                Ok(())
+            });
+            (lines, outcome)
+        };
+        let overlaid = || FaultyVfs::over(Arc::new(OverlayVfs::new()));
+        let whole = overlaid();
+        let (all, outcome) = dumped(&whole);
+        outcome.unwrap();
+        let checkpoint = config.path("checkpoint");
+        let mut in_its_stead = 0;
+        for call in [Call::Stat, Call::Read] {
+            let made = whole.faults.made(call);
+            for good in 0..made {
+                let vfs = overlaid();
+                vfs.faults.fail(call, good, 1, std::io::ErrorKind::PermissionDenied);
+                let (lines, outcome) = dumped(&vfs);
+                let Err(Error::Io { path, source, .. }) = outcome else {
+                    // The log was read instead, and says the same.
+                    assert_eq!((call, lines), (Call::Read, all), "{good}: {outcome:?}");
+                    in_its_stead += 1;
+                    continue;
+                };
+                assert_eq!(source.to_string(), "injected");
+                assert!(lines < all && path.starts_with(dir.path()), "{call:?} {good}: {}", path.display());
+                match (call, good) {
+                    (Call::Stat, 0) => assert_eq!((lines, &*path), (0, dir.path())),
+                    (Call::Read, _) if good + 1 == made => {
+                        assert_eq!((lines > 0, &path), (true, &checkpoint))
+                    }
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(in_its_stead, 1, "cleanStop, which is no part of the store");
     }
 }

@@ -275,6 +275,16 @@ fn one_by_one(raw: &[u8], at: usize) -> usize {
     raw.get(at..).and_then(|rest| rest.iter().position(is_end)).map_or(raw.len(), |found| at + found)
 }
 
+/// Whether properties that somebody means would pass for ones of which a power cut has kept a part from the disk:
+/// recovery knows those by their zeros.
+#[inline]
+pub(crate) fn look_torn(raw: &[u8]) -> bool {
+    const SECTOR: usize = 512;
+    raw.first() == Some(&0)
+        || raw.last() == Some(&0)
+        || (raw.len() > SECTOR && raw.split(|byte| *byte != 0).any(|zeros| zeros.len() >= SECTOR))
+}
+
 /// Properties being put together. What comes out is what a record holds, without the checksum.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PropertiesBuf(Vec<u8>);

@@ -33,7 +33,8 @@ pub(crate) struct Checks {
     pub body_crc: bool,
     /// The checksum of the whole record, where it has one.
     pub record_crc: bool,
-    /// From here on a power cut may have kept sectors from the disk: what the checksum does not cover must show none.
+    /// From here on a power cut may have kept sectors from the disk: bodies are held against their checksums there also
+    /// when `body_crc` is off. A sector of zeros alone proves nothing, since a body may be zeros.
     pub unsynced_from: Option<PhysicalOffset>,
 }
 
@@ -203,16 +204,12 @@ impl<'a> Scan<'a> {
         if has_hole(properties, here.plus(size)) {
             return Err(Corruption::Text { what: "properties" });
         }
-        if self.checks.unsynced_from.is_some_and(|from| here >= from)
-            && self.lacks_sector(here, &rest[..size])
-        {
-            return Err(Corruption::Text { what: "unwritten sector" });
-        }
         let whole = self.checks.record_crc && message::verify_prop_crc(rest.get(..size).unwrap_or_default())?;
         if self.checks.record_crc && !whole && was_checksum(properties) {
             return Err(Corruption::Text { what: "record checksum" });
         }
-        if self.checks.body_crc && !whole {
+        let may_lack_sectors = self.checks.unsynced_from.is_some_and(|from| here >= from);
+        if (self.checks.body_crc || may_lack_sectors) && !whole {
             record.verify_body_crc()?;
         }
         if header.topic == GAP_TOPIC
@@ -224,18 +221,6 @@ impl<'a> Scan<'a> {
             Some(why) => Err(why),
             None => Ok(Stands::Record(header)),
         }
-    }
-
-    /// Whether a whole sector of a record was never written.
-    fn lacks_sector(&self, here: PhysicalOffset, record: &[u8]) -> bool {
-        let base = self.segments.get(self.number).map_or(here, |(base, _)| *base);
-        let place = usize::try_from(here.since(base)).unwrap_or(0);
-        let first = (place / SECTOR + 1) * SECTOR - place;
-        record
-            .get(first..)
-            .unwrap_or_default()
-            .chunks_exact(SECTOR)
-            .any(|sector| sector.iter().all(|b| *b == 0))
     }
 
     /// Where the next record stands behind the bad bytes at the front of `rest`: segment and place. An error says
@@ -326,7 +311,6 @@ fn looks_like_record(bytes: &[u8], at: usize, here: PhysicalOffset) -> bool {
 /// Whether properties, whose last byte stands before `end`, lack a sector that never reached the disk. They end with a
 /// separator or with a value: a record that ends with a zero was not written to its end.
 fn has_hole(properties: &[u8], end: PhysicalOffset) -> bool {
-    const SECTOR: usize = 512;
     if properties.last() == Some(&0) {
         return true;
     }

@@ -284,6 +284,10 @@ impl Inner {
         if let Some(why) = &message.illegal {
             return Err(Error::IllegalMessage { why: why.clone() });
         }
+        if properties::look_torn(&message.properties) {
+            let why = "properties that begin or end with a byte 0, or have 512 of them in a row, would pass for torn ones";
+            return Err(Error::IllegalMessage { why: why.into() });
+        }
         let target = self.registered(message.queue)?;
         let store_host = message.store_host.unwrap_or(self.store_host);
         let draft = Draft {

@@ -12,7 +12,7 @@ use crate::{
     },
     recovery::RecoveryReport,
     types::PhysicalOffset,
-    vfs::{Change, ChangeKind, OsVfs, OverlayVfs, Vfs},
+    vfs::{Change, ChangeKind, OverlayVfs, Vfs},
 };
 
 /// Findings that one file may make; the rest is counted.
@@ -23,6 +23,7 @@ const MAX_FILE: u64 = 64 << 20;
 /// Turns the overlay's differences into findings. Those of the log are in the report already.
 pub(super) fn check(
     config: &Config,
+    vfs: &dyn Vfs,
     overlay: &OverlayVfs,
     report: &RecoveryReport,
     findings: &mut Findings<'_>,
@@ -50,8 +51,8 @@ pub(super) fn check(
         let Ok(inside) = change.path.strip_prefix(&root) else { continue };
         let kind = inside.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned());
         match kind.as_deref() {
-            Some("consumequeue") => queue(overlay, &change, ENTRY, findings)?,
-            Some("batchconsumequeue") => queue(overlay, &change, BATCH_ENTRY, findings)?,
+            Some("consumequeue") => queue([vfs, overlay], &change, ENTRY, findings)?,
+            Some("batchconsumequeue") => queue([vfs, overlay], &change, BATCH_ENTRY, findings)?,
             Some("consumequeue_ext") => ranges(Part::Queue, &change, findings, |_| "ext units".into()),
             Some("index") => index(config, &change, findings),
             _ => {}
@@ -64,8 +65,13 @@ fn start(change: &Change) -> Option<u64> {
     change.ranges.first().map(|range| range.start)
 }
 
-/// Compares a queue file entry by entry.
-fn queue(overlay: &OverlayVfs, change: &Change, width: usize, findings: &mut Findings<'_>) -> Result<()> {
+/// Compares a queue file entry by entry, as it is and as it would be.
+fn queue(
+    [before, after]: [&dyn Vfs; 2],
+    change: &Change,
+    width: usize,
+    findings: &mut Findings<'_>,
+) -> Result<()> {
     let path = &change.path;
     let base =
         path.file_name().and_then(|name| name.to_str()?.parse::<u64>().ok()).unwrap_or(0) / width as u64;
@@ -74,7 +80,7 @@ fn queue(overlay: &OverlayVfs, change: &Change, width: usize, findings: &mut Fin
         Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => Ok(Vec::new()),
         Err(source) => Err(Error::Io { action: "read", path: path.clone(), source }),
     };
-    let (before, after) = (read(&OsVfs)?, read(overlay)?);
+    let (before, after) = (read(before)?, read(after)?);
     if before.is_empty() && after.is_empty() {
         ranges(Part::Queue, change, findings, |_| "entries".into());
         return Ok(());

@@ -13,6 +13,8 @@ mod invariants;
 #[cfg(feature = "broker")]
 mod json;
 mod names;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -69,20 +71,30 @@ pub fn verify(
     show: &mut dyn FnMut(&Finding),
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary> {
+    verify_on(&OsVfs, config, show, progress)
+}
+
+/// [`verify()`] with `vfs` to tell what is on the disk now; what opening comes to is seen over the real one.
+fn verify_on(
+    vfs: &dyn Vfs,
+    config: Config,
+    show: &mut dyn FnMut(&Finding),
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Summary> {
     let config = strictly(config);
     let root = config.root.clone();
-    let overlay = Arc::new(OverlayVfs::new());
-    if !overlay.stat(&root).map_err(Error::io("look at", &root))?.is_some_and(|entry| entry.is_dir) {
+    if !vfs.stat(&root).map_err(Error::io("look at", &root))?.is_some_and(|entry| entry.is_dir) {
         return Err(Error::ForeignFile { path: root, expected: "store directory" });
     }
     let mut findings = Findings::new(show);
-    names::check(&config, &mut findings)?;
-    let before = checkpoint(&config, &mut findings)?;
-    let vfs: Arc<dyn Vfs> = Arc::<OverlayVfs>::clone(&overlay);
-    let (store, _steps) = Store::open_stepped(config.clone(), vfs, Arc::new(SystemClock::new()))?;
+    names::check(vfs, &config, &mut findings)?;
+    let before = checkpoint(vfs, &config, &mut findings)?;
+    let overlay = Arc::new(OverlayVfs::new());
+    let over: Arc<dyn Vfs> = Arc::<OverlayVfs>::clone(&overlay);
+    let (store, _steps) = Store::open_stepped(config.clone(), over, Arc::new(SystemClock::new()))?;
     let report = store.recovery_report();
     recovered(&config, report, &mut findings);
-    changes::check(&config, &overlay, report, &mut findings)?;
+    changes::check(&config, vfs, &overlay, report, &mut findings)?;
     let newest = invariants::check(&store, &overlay, &mut findings, progress)?;
     if let Some(before) = before {
         beyond(&config, &before, newest, report.end, &mut findings);
@@ -145,9 +157,9 @@ fn recovered(config: &Config, report: &RecoveryReport, findings: &mut Findings<'
     }
 }
 
-fn checkpoint(config: &Config, findings: &mut Findings<'_>) -> Result<Option<Checkpoint>> {
+fn checkpoint(vfs: &dyn Vfs, config: &Config, findings: &mut Findings<'_>) -> Result<Option<Checkpoint>> {
     let path = config.path("checkpoint");
-    let Some(bytes) = OsVfs.read(&path, 1 << 20).map_err(Error::io("read", &path))? else {
+    let Some(bytes) = vfs.read(&path, 1 << 20).map_err(Error::io("read", &path))? else {
         findings.note(Part::Checkpoint, &path, None, "is not there".into());
         return Ok(None);
     };

@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
     format::index::is_file_name,
     types::TopicName,
-    vfs::{DirEntry, OsVfs, Vfs},
+    vfs::{DirEntry, Vfs},
 };
 
 /// What RocketMQ and reput keep in a store's directory.
@@ -39,8 +39,8 @@ const KNOWN: &[&str] = &[
 const BEGINNINGS: &[&str] = &["timer", "epoch", "rocksdb", "consumequeue_r", "index_r", "metadata"];
 
 /// Looks at the names.
-pub(super) fn check(config: &Config, findings: &mut Findings<'_>) -> Result<()> {
-    for entry in list(&config.root)? {
+pub(super) fn check(vfs: &dyn Vfs, config: &Config, findings: &mut Findings<'_>) -> Result<()> {
+    for entry in list(vfs, &config.root)? {
         let known =
             KNOWN.contains(&entry.name.as_str()) || BEGINNINGS.iter().any(|b| entry.name.starts_with(b));
         if !known {
@@ -48,18 +48,18 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) -> Result<()> 
         }
     }
     let log = config.commit_log_path();
-    for entry in list(&log)?.iter().filter(|entry| entry.is_dir || !is_number(&entry.name)) {
+    for entry in list(vfs, &log)?.iter().filter(|entry| entry.is_dir || !is_number(&entry.name)) {
         stranger(&log, entry, findings);
     }
     for kind in ["consumequeue", "consumequeue_ext", "batchconsumequeue"] {
-        queues(&config.path(kind), findings)?;
+        queues(vfs, &config.path(kind), findings)?;
     }
     let index = config.path("index");
-    for entry in list(&index)?.iter().filter(|entry| entry.is_dir || !is_file_name(&entry.name)) {
+    for entry in list(vfs, &index)?.iter().filter(|entry| entry.is_dir || !is_file_name(&entry.name)) {
         stranger(&index, entry, findings);
     }
     let quarantine = config.path("quarantine");
-    let kept = list(&quarantine)?.iter().filter(|entry| entry.name.ends_with(".bin")).count();
+    let kept = list(vfs, &quarantine)?.iter().filter(|entry| entry.name.ends_with(".bin")).count();
     if kept > 0 {
         let what = format!("{kept} files of bytes that were cut or damaged; its manifest says from where");
         findings.note(Part::Directory, &quarantine, None, what);
@@ -67,20 +67,20 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) -> Result<()> 
     Ok(())
 }
 
-fn queues(kind: &Path, findings: &mut Findings<'_>) -> Result<()> {
-    for topic in list(kind)? {
+fn queues(vfs: &dyn Vfs, kind: &Path, findings: &mut Findings<'_>) -> Result<()> {
+    for topic in list(vfs, kind)? {
         let topic_dir = kind.join(&topic.name);
         if !topic.is_dir || TopicName::new(&topic.name).is_err() {
             stranger(kind, &topic, findings);
             continue;
         }
-        for queue in list(&topic_dir)? {
+        for queue in list(vfs, &topic_dir)? {
             let dir = topic_dir.join(&queue.name);
             if !queue.is_dir || queue.name.parse::<u32>().is_err() {
                 stranger(&topic_dir, &queue, findings);
                 continue;
             }
-            for file in list(&dir)?.iter().filter(|file| file.is_dir || !is_number(&file.name)) {
+            for file in list(vfs, &dir)?.iter().filter(|file| file.is_dir || !is_number(&file.name)) {
                 stranger(&dir, file, findings);
             }
         }
@@ -101,6 +101,6 @@ fn is_number(name: &str) -> bool {
     name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn list(dir: &Path) -> Result<Vec<DirEntry>> {
-    OsVfs.list(dir).map_err(Error::io("list", dir))
+fn list(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<DirEntry>> {
+    vfs.list(dir).map_err(Error::io("list", dir))
 }

@@ -1,6 +1,6 @@
 //! Real files that fail when a test says so: the n-th call of a kind, once or from then on, or held at a gate.
 //!
-//! Wraps [`OsVfs`]. For tests only.
+//! Wraps [`OsVfs`], or what a test gives. For tests only.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +16,9 @@ use super::{Advice, Backing, DirEntry, DiskUsage, Lock, OsVfs, Reserve, Vfs};
 /// A kind of call that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Call {
+    List,
+    Stat,
+    Read,
     Create,
     Write,
     Sync,
@@ -116,15 +119,26 @@ pub(crate) fn note_site() {
 }
 
 /// The file system.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct FaultyVfs {
-    inner: OsVfs,
+    inner: Arc<dyn Vfs>,
     pub(crate) faults: Arc<Faults>,
     /// Behaves like a copy-on-write file system.
     pub(crate) copy_on_write: bool,
 }
 
+impl Default for FaultyVfs {
+    fn default() -> Self {
+        Self::over(Arc::new(OsVfs))
+    }
+}
+
 impl FaultyVfs {
+    /// Fails calls to `inner`.
+    pub(crate) fn over(inner: Arc<dyn Vfs>) -> Self {
+        Self { inner, faults: Arc::default(), copy_on_write: false }
+    }
+
     fn wrap(&self, inner: Box<dyn Backing>) -> Box<dyn Backing> {
         Box::new(FaultyBacking { inner, faults: Arc::clone(&self.faults) })
     }
@@ -196,10 +210,12 @@ impl Vfs for FaultyVfs {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.faults.pass(Call::List)?;
         self.inner.list(dir)
     }
 
     fn stat(&self, path: &Path) -> io::Result<Option<DirEntry>> {
+        self.faults.pass(Call::Stat)?;
         self.inner.stat(path)
     }
 
@@ -213,6 +229,7 @@ impl Vfs for FaultyVfs {
     }
 
     fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        self.faults.pass(Call::Read)?;
         self.inner.read(path, limit)
     }
 

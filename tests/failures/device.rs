@@ -301,3 +301,18 @@ fn failure_33_a_topic_deleted_while_in_use_kills_nobody() {
     store.close().unwrap();
     assert!(fs::read_dir(dir.path().join("commitlog")).unwrap().count() > 1);
 }
+
+/// Row 33, in a chosen order: whoever still holds the queue finds it empty, and no mapping of a file that is gone.
+#[test]
+fn failure_33_the_queue_of_a_deleted_topic_is_empty_to_who_holds_it() {
+    let rig = Rig::closed();
+    let store = rig.open();
+    let queue = store.find_queue("TopicA", 0).unwrap();
+    let last = QueueOffset(299);
+    assert!(store.message_time(queue, last).unwrap().is_some(), "its file is mapped now");
+    store.delete_topic("TopicA").unwrap();
+    assert_eq!(store.message_time(queue, last).unwrap(), None);
+    assert_eq!(store.max_offset(queue), QueueOffset::ZERO);
+    store.close().unwrap();
+    assert!(!rig.path("consumequeue/TopicA").exists());
+}

@@ -116,6 +116,16 @@ fn failure_05_records_of_another_place_are_none() {
     let stale = rig.log(first.at, first.size * 3);
     rig.patch(last.at + last.size, &stale);
     rig.lost_is([]);
+
+    // Nor does it help them that they say to be the newest: their place alone tells.
+    let rig = Rig::killed();
+    let mut stale = rig.log(first.at, first.size);
+    let stored = reput::format::message::Record::decode(&stale).unwrap().store_timestamp.0;
+    let at = stale.windows(8).rposition(|window| window == stored.to_be_bytes()).unwrap();
+    stale[at..at + 8].copy_from_slice(&(stored + 60_000).to_be_bytes());
+    stale[20..28].copy_from_slice(&300_i64.to_be_bytes());
+    rig.patch(last.at + last.size, &stale);
+    rig.lost_is([]);
 }
 
 /// Row 9: The segment made ahead is all zeros: no damage, no end before its time.

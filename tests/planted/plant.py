@@ -2,14 +2,20 @@
 """Plants known mistakes in a copy of the sources and counts how many crash images it takes to catch each.
 
     tests/planted/plant.py [--seeds N] [--jobs N] [--tests] [NUMBER...]
+    tests/planted/plant.py --remedies [ROW...]
+With --tree DIR the copy stays there, and of the next run only what has changed is built. With --store the broker is left
+out, and with it the tests that need one: half as much is built.
 
 All mistakes go into one build, each behind a number that the environment variable PLANT chooses; the tree itself is
-not touched. Prints one line of the README's table for each. With --tests, what the lab does not find is tried on the
-library's own tests. Exit code 1 when one is not caught, or when a place in the sources has changed so that a mistake can
-no longer be planted.
+not touched. Prints one line of the README's table for each. With --tests, what the lab does not find within its seeds,
+which may be 0, is tried on the library's own tests. With --remedies, what keeps each of the known failures from
+happening is taken out instead, and the test of that failure must fail (`remedies.py`). Exit code 1 when one is not
+caught, or when a place in the sources has changed so that a mistake can no longer be planted.
 """
 import argparse, os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
+
+import remedies
 
 ROOT = Path(__file__).resolve().parents[2]
 P = "crate::planted"
@@ -54,8 +60,8 @@ PLANTS = [
      f"if !{P}(16) {{ vfs.replace(&abort, std::process::id().to_string().as_bytes()).map_err(Error::io(\"write\", &abort))?; }}"),
     (17, "holes are taken for damage", "recovery/hole.rs", "range.from >= self.durable &&",
      f"!{P}(17) && range.from >= self.durable &&"),
-    (18, "a record with a lost sector is accepted", "recovery/scan.rs", "if self.checks.unsynced_from.is_some_and(",
-     f"if !{P}(18) && self.checks.unsynced_from.is_some_and("),
+    (18, "a body with a lost sector is accepted where none was to be checked", "recovery/scan.rs",
+     "let may_lack_sectors = self.checks", f"let may_lack_sectors = !{P}(18) && self.checks"),
     (19, "retention deletes what is not dispatched", "retention.rs", "|| end > dispatched {",
      f"|| (end > dispatched && !{P}(19)) {{"),
     (20, "retention does not wait for the queues", "retention.rs", "self.keep_numbers()?;",
@@ -72,8 +78,8 @@ PLANTS = [
      f"if {P}(24) {{ continue; }}\n                    return Err(self.poison(&Error::Io {{ action: \"sync\", path, source }}));"),
     (25, "a clean stop does not sync the log", "store/open.rs", "let synced = self.log.sync_to(end);",
      f"let synced = if {P}(25) {{ Ok(()) }} else {{ self.log.sync_to(end) }};"),
-    (26, "bodies are not held against their checksums", "recovery/scan.rs", "if self.checks.body_crc && !whole && ",
-     f"if !{P}(26) && self.checks.body_crc && !whole && "),
+    (26, "bodies are not held against their checksums", "recovery/scan.rs", "if (self.checks.body_crc || may_lack_sectors) && !whole {",
+     f"if !{P}(26) && (self.checks.body_crc || may_lack_sectors) && !whole {{"),
     (27, "the end of the log is kept one byte long", "recovery/mod.rs", "let end = report.end;\n    let",
      f"let end = report.end.plus(usize::from({P}(27) && report.torn.is_some()));\n    let"),
     (28, "queue files are not synced", "consume_queue/table.rs", "Ok(table) => table.backing().sync(0..table.len())",
@@ -92,10 +98,9 @@ PLANTS = [
     (34, "the length of a new segment is not synced", "segment/allocator.rs", "let synced = backing\n            .sync(0..backing.len())",
      f"let synced = if {P}(34) {{ Ok(()) }} else {{ backing.sync(0..backing.len()) }}"),
     (35, "an index that saw the clock go back is taken for another's", "recovery/keys.rs",
-     "&& files.iter().all(|file| file.end_timestamp != durable)",
-     f"&& ({P}(35) || files.iter().all(|file| file.end_timestamp != durable))"),
+     "    files.iter().all(|file| file.end_timestamp != durable)",
+     f"    ({P}(35) || files.iter().all(|file| file.end_timestamp != durable))"),
 ]
-TESTS = ["cargo", "test", "--all-features", "--lib"]
 SWITCH = """
 #[doc(hidden)]
 pub(crate) fn planted(number: u32) -> bool {
@@ -103,54 +108,117 @@ pub(crate) fn planted(number: u32) -> bool {
     *CHOSEN.get_or_init(|| std::env::var("PLANT").ok().and_then(|n| n.parse().ok()).unwrap_or(0)) == number
 }
 """
+OURS = ["sim::", "recovery::", "commit_log::", "consume_queue::", "index::", "retention::", "segment::"]
 
 
-def failing_tests(tree, target, number):
-    command = [*TESTS, "--", "sim::", "recovery::", "commit_log::", "consume_queue::", "index::", "retention::", "segment::"]
-    environment = {**os.environ, "PLANT": str(number), "CARGO_TARGET_DIR": target}
-    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
-    return re.findall(r"^test (\S+) \.\.\. FAILED", done.stdout, re.M)
+def plant(tree):
+    """Copies the sources to `tree`, with every mistake in them."""
+    for name in ["src", "examples", "benches", "tests", "Cargo.toml", "Cargo.lock", "README.md"]:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("golden"))
+        else:
+            shutil.copy(source, tree / name)
+    (tree / "tests/golden").symlink_to(ROOT / "tests/golden")
+    missing = []
+    for number, what, file, right, wrong in PLANTS + remedies.PLANTED:
+        if file is None:
+            continue
+        path = tree / "src" / file
+        text = path.read_text()
+        if text.count(right) != 1:
+            missing.append(f"{number} ({what}): {text.count(right)} places in {file}")
+        path.write_text(text.replace(right, wrong))
+    if missing:
+        sys.exit("cannot be planted:\n  " + "\n  ".join(missing))
+    lib = tree / "src/lib.rs"
+    lib.write_text(lib.read_text() + SWITCH)
 
 
-def main():
-    options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    options.add_argument("--seeds", type=int, default=400, help="seeds to try at most")
-    options.add_argument("--jobs", type=int, default=2)
-    options.add_argument("--tests", action="store_true", help="try the library's tests on what the lab does not find")
-    options.add_argument("numbers", type=int, nargs="*")
-    options = options.parse_args()
-    tree = Path(tempfile.mkdtemp(prefix="reput-planted."))
-    try:
-        for name in ["src", "examples", "benches", "tests", "Cargo.toml", "Cargo.lock", "README.md"]:
-            source = ROOT / name
-            if source.is_dir():
-                shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("golden"))
-            else:
-                shutil.copy(source, tree / name)
-        missing = []
-        for number, what, file, right, wrong in PLANTS:
-            if file is None:
-                continue
-            path = tree / "src" / file
-            text = path.read_text()
-            if text.count(right) != 1:
-                missing.append(f"{number} ({what}): {text.count(right)} places in {file}")
-            path.write_text(text.replace(right, wrong))
-        if missing:
-            sys.exit("cannot be planted:\n  " + "\n  ".join(missing))
-        lib = tree / "src/lib.rs"
-        lib.write_text(lib.read_text() + SWITCH)
+def renew(tree, fresh):
+    """Makes `tree` what `fresh` is, and touches only files that differ."""
+    for path in sorted(fresh.rglob("*")):
+        old = tree / path.relative_to(fresh)
+        if path.is_symlink():
+            if not old.is_symlink():
+                old.symlink_to(os.readlink(path))
+        elif path.is_dir():
+            old.mkdir(parents=True, exist_ok=True)
+        elif not old.exists() or old.read_bytes() != path.read_bytes():
+            shutil.copy(path, old)
+    for old in sorted((tree / "src").rglob("*.rs")):
+        if not (fresh / old.relative_to(tree)).exists():
+            old.unlink()
+
+
+class Built:
+    """The planted sources, built in `target`."""
+
+    def __init__(self, tree, target, store):
+        self.tree, self.target, self.store = tree, target, store
+        self.test = ["cargo", "test", *(["--no-default-features"] if store else []), "--features", "sim"]
+
+    def cargo(self, command, number=0, **more):
+        # What a test leaves outside its directory goes with this one.
+        with tempfile.TemporaryDirectory(prefix="reput-planted.") as temporary:
+            environment = {**os.environ, "PLANT": str(number), "CARGO_TARGET_DIR": self.target, "TMPDIR": temporary}
+            return subprocess.run(command, cwd=self.tree, env=environment, text=True, **more)
+
+    def failing(self, number):
+        """Which of the library's own tests of the store fail."""
+        done = self.cargo([*self.test, "--lib", "--", *OURS], number, capture_output=True)
+        return re.findall(r"^test (\S+) \.\.\. FAILED", done.stdout, re.M)
+
+    def fails(self, number, test):
+        """Whether one test fails, and what it says then."""
+        where = ["--lib"] if test.startswith("lib:") else ["--test", "failures"]
+        command = [*self.test, *where, "--", "--exact", test.removeprefix("lib:")]
+        try:
+            done = self.cargo(command, number, capture_output=True, timeout=300)
+        except subprocess.TimeoutExpired:
+            return True, "does not end"
+        if done.returncode and not re.search(r"^running 1 test$", done.stdout, re.M):
+            sys.exit(done.stdout + done.stderr)
+        said = re.search(r"panicked at [^\n]*\n([^\n]*)", done.stdout) or re.search(r"(signal: [^)]*)", done.stderr)
+        said = re.sub(r"/\S*reput-planted\S*/", "", said[1]) if said else ""
+        return done.returncode != 0, said.replace("|", "/")[:70].strip()
+
+
+def without_remedies(built, rows):
+    """Takes each remedy out; says how many tests did not notice."""
+    built.cargo([*built.test, "--lib", "--test", "failures", "--no-run"], check=True)
+    names = {number: what for number, what, *_ in PLANTS + remedies.PLANTED}
+    missed = 0
+    for row, numbers, test in remedies.ROWS:
+        if (rows and row not in rows) or (built.store and test.startswith("tables::")):
+            continue
+        broken, said = built.fails(0, test)
+        if broken:
+            sys.exit(f"{test} fails with nothing taken out: {said}")
+        for number in numbers:
+            failed, said = built.fails(number, test)
+            missed += not failed
+            print(f"| {row} | {number} | {names[number]} | `{test}` | {said if failed else 'PASSES'} |", flush=True)
+    return missed
+
+
+def with_mistakes(built, options):
+    """Plants each mistake; says how many nothing found."""
+    if options.seeds:
         # The lab apart, so that no sound one is overwritten; a test program has a name of its own.
-        target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
         subprocess.run(["cargo", "build", "--release", "--no-default-features", "--features", "sim", "--example", "crash_lab"],
-                       cwd=tree, env={**os.environ, "CARGO_TARGET_DIR": target + "/planted"}, check=True)
-        if options.tests:
-            subprocess.run([*TESTS, "--no-run"], cwd=tree, env={**os.environ, "CARGO_TARGET_DIR": target}, check=True)
-        lab = Path(target) / "planted/release/examples/crash_lab"
-        missed = 0
-        for number, what, *_ in PLANTS:
-            if options.numbers and number not in options.numbers:
-                continue
+                       cwd=built.tree, env={**os.environ, "CARGO_TARGET_DIR": built.target + "/planted"}, check=True)
+    sound = set()
+    if options.tests:
+        built.cargo([*built.test, "--lib", "--no-run"], check=True)
+        sound = set(built.failing(0))
+    lab = Path(built.target) / "planted/release/examples/crash_lab"
+    missed = 0
+    for number, what, *_ in PLANTS:
+        if options.numbers and number not in options.numbers:
+            continue
+        ran = None
+        if options.seeds:
             command = [lab, "--quiet", "--images", "100000000", "--seeds", str(options.seeds), "--jobs", str(options.jobs)]
             done = subprocess.run(command, env={**os.environ, "PLANT": str(number)}, capture_output=True, text=True)
             out = done.stdout
@@ -160,9 +228,31 @@ def main():
                 images = int(ran[1]) + int(found[2])
                 print(f"| {number} | {what} | {found[1]} | {images} | I{found[3]}: {found[4][:90]} |", flush=True)
                 continue
-            failed = failing_tests(tree, target, number) if options.tests else []
-            missed += not failed
-            print(f"| {number} | {what} | not within {options.seeds} | {ran[1] if ran else '?'} | {', '.join(failed[:3])} |", flush=True)
+        failed = [test for test in built.failing(number) if test not in sound] if options.tests else []
+        missed += not failed
+        print(f"| {number} | {what} | not within {options.seeds} | {ran[1] if ran else '?'} | {', '.join(failed)} |", flush=True)
+    return missed
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    options.add_argument("--seeds", type=int, default=400, help="seeds to try at most")
+    options.add_argument("--jobs", type=int, default=2)
+    options.add_argument("--tests", action="store_true", help="try the library's tests on what the lab does not find")
+    options.add_argument("--remedies", action="store_true", help="take the remedies of the known failures out")
+    options.add_argument("--store", action="store_true", help="without the broker")
+    options.add_argument("--tree", type=Path, help="where the copy is made and stays")
+    options.add_argument("numbers", type=int, nargs="*")
+    options = options.parse_args()
+    tree = Path(tempfile.mkdtemp(prefix="reput-planted."))
+    try:
+        plant(tree)
+        if options.tree:
+            options.tree.mkdir(parents=True, exist_ok=True)
+            renew(options.tree, tree)
+        target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
+        built = Built(options.tree or tree, target, options.store)
+        missed = without_remedies(built, options.numbers) if options.remedies else with_mistakes(built, options)
         sys.exit(1 if missed else 0)
     finally:
         shutil.rmtree(tree, ignore_errors=True)

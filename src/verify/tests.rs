@@ -1,0 +1,57 @@
+//! What verify says when the disk does not let it look.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
+
+use std::{fs, io, path::PathBuf};
+
+use super::*;
+use crate::{
+    Message,
+    vfs::faulty::{Call, FaultyVfs},
+};
+
+/// A store of which a queue lost its first entry.
+fn damaged() -> (tempfile::TempDir, Config, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::new(dir.path())
+        .commit_log_file_size(1_u64 << 20)
+        .consume_queue_file_size(200_u64)
+        .index_slots(7_u32)
+        .index_entries(9_u32);
+    let store = Store::open(config.clone()).unwrap();
+    let queue = store.queue("orders", 0).unwrap();
+    for _ in 0..3 {
+        store.put(&Message::new(queue, b"paid").keys("k")).unwrap().wait().unwrap();
+    }
+    store.close().unwrap();
+    let file = dir.path().join("consumequeue/orders/0/00000000000000000000");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[..20].fill(0);
+    fs::write(&file, bytes).unwrap();
+    (dir, config, file)
+}
+
+#[test]
+fn whatever_cannot_be_read_is_named_and_proves_nothing() {
+    let (dir, config, queue_file) = damaged();
+    let run = |vfs: &FaultyVfs| verify_on(vfs, config.clone(), &mut |_| {}, &mut |_| {});
+    let sound = FaultyVfs::default();
+    assert_eq!(run(&sound).unwrap().damage, 1);
+    let mut named = Vec::new();
+    for call in [Call::Stat, Call::List, Call::Read] {
+        let made = sound.faults.made(call);
+        for good in 0..made {
+            let vfs = FaultyVfs::default();
+            vfs.faults.fail(call, good, 1, io::ErrorKind::PermissionDenied);
+            let outcome = run(&vfs);
+            let Err(Error::Io { path, source, .. }) = outcome else { panic!("{call:?} {good}: {outcome:?}") };
+            assert_eq!(source.to_string(), "injected");
+            named.push(path);
+        }
+    }
+    let named: std::collections::BTreeSet<_> = named.iter().map(PathBuf::as_path).collect();
+    let queue_dir = queue_file.parent().unwrap();
+    let [log, index, checkpoint] = ["commitlog", "index", "checkpoint"].map(|name| dir.path().join(name));
+    for path in [dir.path(), &log, &index, &checkpoint, queue_dir, &queue_file] {
+        assert!(named.contains(path), "{} is not among {named:?}", path.display());
+    }
+}
