@@ -7,13 +7,18 @@
 mod loopback;
 
 use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use loopback::{Fixture, Pull, heart_beat, send};
+use loopback::{Fixture, Pull, free_port, heart_beat, send};
 use reput::{
+    Config,
+    broker::{BrokerConfig, Running},
     namesrv::NameServer,
     remoting::{
         Client, Command, Connection, Limits, Service,
@@ -607,6 +612,31 @@ async fn the_read_ahead_of_the_log_is_switched_by_its_two_modes_and_no_other() {
         assert_eq!(call(&client, switch(mode)).await.code, code, "{mode}");
     }
     broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_whose_second_port_is_taken_is_never_there_for_clients() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = BrokerConfig::new(Config::new(dir.path()).commit_log_file_size(16u64 << 20));
+    config.port = free_port();
+    let taken = TcpListener::bind((config.bind, config.port - 2)).unwrap();
+    let (at, ended) = (SocketAddr::new(config.bind, config.port), Arc::new(AtomicBool::new(false)));
+    let clients = std::thread::spawn({
+        let ended = Arc::clone(&ended);
+        move || {
+            let mut came_in = 0;
+            while !ended.load(Ordering::SeqCst) {
+                came_in += i32::from(TcpStream::connect(at).is_ok());
+            }
+            came_in
+        }
+    });
+    for _ in 0..10 {
+        let refused = Running::start(config.clone()).await.unwrap_err();
+        assert!(refused.to_string().contains(&taken.local_addr().unwrap().to_string()), "{refused}");
+    }
+    ended.store(true, Ordering::SeqCst);
+    assert_eq!(clients.join().unwrap(), 0, "a client would have sent something to it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -406,10 +406,10 @@ impl Running {
     }
 }
 
-/// Listens on both ports. Older clients and replicas talk to the second one; both serve everything, and neither does
-/// before both are had: a client would see its first request end without an answer.
+/// Listens on both ports. Older clients and replicas talk to the second one; both serve everything. The first one, by
+/// which a client knows that the broker is there, is taken last: nothing can fail behind it.
 async fn listen(broker: &Arc<Broker>, limits: &Limits) -> Result<Vec<Server>> {
-    let ports = [broker.config.port, broker.config.port - 2];
+    let ports = [broker.config.port - 2, broker.config.port];
     let mut listeners = Vec::new();
     for at in ports.map(|port| SocketAddr::new(broker.config.bind, port)) {
         let listener = TcpListener::bind(at).await;
