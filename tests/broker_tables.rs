@@ -7,13 +7,18 @@
 mod loopback;
 
 use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use loopback::{Fixture, Pull, heart_beat, send};
+use loopback::{Fixture, Pull, free_port, heart_beat, send};
 use reput::{
+    Config,
+    broker::{BrokerConfig, Running},
     namesrv::NameServer,
     remoting::{
         Client, Command, Connection, Limits, Service,
@@ -241,6 +246,47 @@ async fn topics_and_groups_are_listed_in_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_topics_or_groups_is_made_whole_or_not_at_all() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    let list = |code, body: &str| Command::request(code).with_body(body.to_owned());
+    let topics = |more: &str| {
+        let body = format!(
+            r#"{{"topicConfigList":[{{"topicName":"T1","readQueueNums":3,"writeQueueNums":2,"perm":6,
+            "attributes":{{"+message.type":"FIFO"}}}}{more}]}}"#
+        );
+        list(request::UPDATE_AND_CREATE_TOPIC_LIST, &body)
+    };
+    for bad in [r#",{"topicName":"a b"}"#, r#",{"topicName":"TBW102"}"#, ",{}"] {
+        assert_eq!(call(&client, topics(bad)).await.code, response::INVALID_PARAMETER, "{bad}");
+        assert_eq!(call(&client, topic_config("T1")).await.code, response::TOPIC_NOT_EXIST, "{bad}");
+    }
+    assert_eq!(call(&client, topics(r#",{"topicName":"T2"}"#)).await.code, response::SUCCESS);
+    let first = text(&call(&client, topic_config("T1")).await);
+    assert!(first.contains(r#""attributes":{"message.type":"FIFO"}"#), "{first}");
+    assert!(first.contains(r#""readQueueNums":3"#) && first.contains(r#""writeQueueNums":2"#), "{first}");
+    assert_eq!(call(&client, topic_config("T2")).await.code, response::SUCCESS);
+    let strict = list(request::UPDATE_BROKER_CONFIG, "autoCreateSubscriptionGroup=false");
+    assert_eq!(call(&client, strict).await.code, response::SUCCESS);
+    let groups = |more: &str| {
+        let body = format!(r#"{{"groupConfigList":[{{"groupName":"G1","retryMaxTimes":3}}{more}]}}"#);
+        list(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST, &body)
+    };
+    let group = |name: &str| {
+        Command::request(request::GET_SUBSCRIPTIONGROUP_CONFIG).with_field("group", name.to_owned())
+    };
+    assert_eq!(call(&client, groups(r#",{"groupName":"a@b"}"#)).await.code, response::INVALID_PARAMETER);
+    assert_eq!(call(&client, group("G1")).await.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
+    assert_eq!(call(&client, groups(r#",{"groupName":"G2"}"#)).await.code, response::SUCCESS);
+    assert!(text(&call(&client, group("G1")).await).contains(r#""retryMaxTimes":3"#));
+    assert_eq!(call(&client, group("G2")).await.code, response::SUCCESS);
+    for code in [request::UPDATE_AND_CREATE_TOPIC_LIST, request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST] {
+        assert_eq!(call(&client, list(code, "{}")).await.code, response::SYSTEM_ERROR);
+    }
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_is_changed_kept_and_deleted_with_its_offsets() {
     let mut broker = Fixture::start(|config| config.auto_create_group = false).await;
     let client = broker.client().await;
@@ -274,7 +320,11 @@ async fn offsets_survive_a_restart_but_not_beyond_the_end_of_their_queue() {
     let mut broker = Fixture::start(|_| {}).await;
     let client = broker.client().await;
     call(&client, create_topic("T", 1)).await;
-    assert_eq!(call(&client, query_offset("G", "T")).await.code, response::QUERY_NOT_FOUND);
+    // Whatever comes before its next question is for it, too.
+    assert_eq!(call(&client, query_offset("G", "T")).await.fields.get("offset"), Some("0"));
+    for nowhere in [query_offset("G", "T").with_field("queueId", 1), query_offset("G", "NEVER")] {
+        assert_eq!(call(&client, nowhere).await.code, response::QUERY_NOT_FOUND);
+    }
     for n in 0..3 {
         assert_eq!(
             call(&client, send(request::SEND_MESSAGE, "T", 0, &[n], "")).await.code,
@@ -288,7 +338,21 @@ async fn offsets_survive_a_restart_but_not_beyond_the_end_of_their_queue() {
     let strict = query_offset("NEW", "T").with_field("setZeroIfNotFound", false);
     assert_eq!(call(&client, strict).await.code, response::QUERY_NOT_FOUND);
     assert_eq!(call(&client, update_offset("G", "T", 2)).await.code, response::SUCCESS);
-    assert_eq!(call(&client, update_offset("FAR", "T", 1_000)).await.code, response::SUCCESS);
+    until("the queue", async || {
+        let max = Command { code: request::GET_MAX_OFFSET, ..query_offset("G", "T") };
+        call(&client, max).await.fields.get("offset") == Some("3")
+    })
+    .await;
+    let stands = async |client: &Client, group| {
+        call(client, query_offset(group, "T")).await.fields.get("offset").map(str::to_owned)
+    };
+    for (told, kept) in [(1, "1"), (-1, "1"), (i64::MIN, "1"), (1_000, "3"), (2, "2"), (i64::MAX, "3")] {
+        assert_eq!(call(&client, update_offset("FAR", "T", told)).await.code, response::SUCCESS);
+        assert_eq!(stands(&client, "FAR").await.as_deref(), Some(kept), "told {told}");
+    }
+    let first = query_offset("FIRST", "T").with_field("setZeroIfNotFound", false);
+    assert_eq!(call(&client, update_offset("FIRST", "T", -1)).await.code, response::SUCCESS);
+    assert_eq!(call(&client, first).await.code, response::QUERY_NOT_FOUND, "-1 is no offset");
     broker.restart().await;
     let client = broker.client().await;
     assert_eq!(call(&client, query_offset("G", "T")).await.fields.get("offset"), Some("2"));
@@ -382,6 +446,69 @@ async fn a_request_for_a_client_is_passed_on_and_its_answer_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consumers_are_asked_where_they_are_and_what_they_want() {
+    let broker = Fixture::start(|_| {}).await;
+    let (consumer, told) = listening_client(&broker).await;
+    call(&consumer, heart_beat("G", "c1", "T", "a", 1)).await;
+    let operator = broker.client().await;
+    let ask = |code| Command::request(code).with_field("group", "G").with_field("topic", "T");
+    let status = ask(request::INVOKE_BROKER_TO_GET_CONSUMER_STATUS);
+    let answer = call(&operator, status.clone()).await;
+    // What it says is no table.
+    let none = r#"{"consumerTable":{"c1":{}},"messageQueueTable":{}}"#;
+    assert_eq!((answer.code, text(&answer).as_str()), (response::SUCCESS, none));
+    assert!(
+        told.0.lock().unwrap().iter().any(|asked| asked.code == request::GET_CONSUMER_STATUS_FROM_CLIENT)
+    );
+    let other = call(&operator, status.clone().with_field("clientAddr", "c2")).await;
+    assert_eq!(text(&other), r#"{"consumerTable":{},"messageQueueTable":{}}"#);
+    let nobody = call(&operator, status.with_field("group", "H")).await;
+    let why = "No Any Consumer online in the consumer group: [H]";
+    assert_eq!((nobody.code, nobody.remark.as_deref()), (response::SYSTEM_ERROR, Some(why)));
+    let wants = text(&call(&operator, ask(request::QUERY_SUBSCRIPTION_BY_CONSUMER)).await);
+    assert!(wants.contains(r#""subString":"a""#), "{wants}");
+    let none = ask(request::QUERY_SUBSCRIPTION_BY_CONSUMER).with_field("topic", "U");
+    assert_eq!(text(&call(&operator, none).await), r#"{"group":"G","topic":"U"}"#);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_is_put_where_another_is() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    for topic in ["T", "U"] {
+        call(&client, send(request::SEND_MESSAGE, topic, 0, b"x", "")).await;
+        until("the queue", async || {
+            let max = Command { code: request::GET_MAX_OFFSET, ..query_offset("G", topic) };
+            call(&client, max).await.fields.get("offset") == Some("1")
+        })
+        .await;
+        call(&client, update_offset("G", topic, 1)).await;
+    }
+    call(&client, heart_beat("G", "c1", "T", "*", 1)).await;
+    let clone = |to: &str| {
+        Command::request(request::CLONE_GROUP_OFFSET)
+            .with_field("srcGroup", "G")
+            .with_field("destGroup", to)
+            .with_field("topic", "")
+    };
+    for (clone, of_u) in [
+        (clone("ONLINE"), response::QUERY_NOT_FOUND),
+        (clone("OFFLINE").with_field("offline", true), response::SUCCESS),
+        (clone("ONE").with_field("topic", "U").with_field("offline", true), response::SUCCESS),
+    ] {
+        let to = clone.fields.get("destGroup").unwrap().to_owned();
+        assert_eq!(call(&client, clone).await.code, response::SUCCESS);
+        let strict = |topic| query_offset(&to, topic).with_field("setZeroIfNotFound", false);
+        assert_eq!(call(&client, strict("U")).await.code, of_u, "{to}");
+        let of_t = if to == "ONE" { response::QUERY_NOT_FOUND } else { response::SUCCESS };
+        assert_eq!(call(&client, strict("T")).await.code, of_t, "{to}");
+    }
+    assert_eq!(call(&client, clone("a@b")).await.code, response::INVALID_PARAMETER);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offsets_are_reset_to_a_time_and_the_next_pull_is_told() {
     let broker = Fixture::start(|_| {}).await;
     let client = broker.client().await;
@@ -426,6 +553,27 @@ async fn statistics_say_where_topics_and_groups_are() {
     assert!(group.contains("\"brokerOffset\":3,\"consumerOffset\":2"), "{group}");
     let who = Command::request(request::QUERY_TOPIC_CONSUME_BY_WHO).with_field("topic", "T");
     assert_eq!(text(&call(&client, who).await), r#"{"groupList":["G"]}"#);
+    let view = |name: &str, key: &str| {
+        Command::request(request::VIEW_BROKER_STATS_DATA)
+            .with_field("statsName", name.to_owned())
+            .with_field("statsKey", key.to_owned())
+    };
+    // The next sample is due within ten seconds.
+    let sampled = Instant::now() + WAIT * 3;
+    for (name, key, sum) in [("TOPIC_PUT_NUMS", "T", 3), ("GROUP_GET_NUMS", "T@G", 2)] {
+        loop {
+            let answer = call(&client, view(name, key)).await;
+            let day = format!(r#"{{"statsDay":{{"avgpt":0.0,"sum":{sum},"#);
+            if answer.code == response::SUCCESS && text(&answer).starts_with(&day) {
+                break;
+            }
+            assert!(Instant::now() < sampled, "{}", text(&answer));
+            let why = format!("The stats <{name}> <{key}> not exist");
+            assert!(answer.code == response::SUCCESS || answer.remark == Some(why));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    assert_eq!(call(&client, view("TOPIC_PUT_NUMS", "T@G")).await.code, response::SYSTEM_ERROR);
     let runtime = text(&call(&client, Command::request(request::GET_BROKER_RUNTIME_INFO)).await);
     assert!(runtime.contains("\"msgPutTotalTodayNow\":\"3\""), "{runtime}");
     broker.stop().await;
@@ -464,6 +612,31 @@ async fn the_read_ahead_of_the_log_is_switched_by_its_two_modes_and_no_other() {
         assert_eq!(call(&client, switch(mode)).await.code, code, "{mode}");
     }
     broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_whose_second_port_is_taken_is_never_there_for_clients() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = BrokerConfig::new(Config::new(dir.path()).commit_log_file_size(16u64 << 20));
+    config.port = free_port();
+    let taken = TcpListener::bind((config.bind, config.port - 2)).unwrap();
+    let (at, ended) = (SocketAddr::new(config.bind, config.port), Arc::new(AtomicBool::new(false)));
+    let clients = std::thread::spawn({
+        let ended = Arc::clone(&ended);
+        move || {
+            let mut came_in = 0;
+            while !ended.load(Ordering::SeqCst) {
+                came_in += i32::from(TcpStream::connect(at).is_ok());
+            }
+            came_in
+        }
+    });
+    for _ in 0..10 {
+        let refused = Running::start(config.clone()).await.unwrap_err();
+        assert!(refused.to_string().contains(&taken.local_addr().unwrap().to_string()), "{refused}");
+    }
+    ended.store(true, Ordering::SeqCst);
+    assert_eq!(clients.join().unwrap(), 0, "a client would have sent something to it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

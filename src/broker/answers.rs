@@ -1,24 +1,31 @@
-//! Answers to sends that wait for the disk: they leave when it has the messages, or after `syncFlushTimeout` with
-//! FLUSH_DISK_TIMEOUT. The messages are stored all the same.
+//! Answers that wait for the disk: they leave when it has what was put, or after `syncFlushTimeout`. What was put is
+//! stored all the same.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
 use super::{Broker, send::put_code};
 use crate::{
     config::FlushDiskType,
+    error::Result,
     message::PutStatus,
     remoting::{Command, Connection},
     store::Appended,
 };
 
-/// Answers of one put; `None` when they have left.
-type Pending = Arc<Mutex<Option<(Arc<Connection>, Vec<Command>)>>>;
+/// What answers one put; `None` when it has.
+type Pending = Arc<Mutex<Option<Box<dyn FnOnce(Result<PutStatus>) + Send>>>>;
 
 /// The answers that wait, by the time at which they leave anyhow.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Answers(Mutex<VecDeque<(Duration, Pending)>>);
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers").field("waiting", &self.0.lock().len()).finish()
+    }
+}
 
 impl Answers {
     /// Sends the answers whose time is up; whether others wait.
@@ -34,22 +41,38 @@ impl Answers {
         let wait = !waiting.is_empty();
         drop(waiting);
         for (_, pending) in due {
-            leave(&pending, put_code(PutStatus::FlushDiskTimeout));
+            leave(&pending, Ok(PutStatus::FlushDiskTimeout));
         }
         wait
     }
 }
 
-fn leave(pending: &Pending, (code, remark): (i32, Option<String>)) {
-    let Some((conn, answers)) = pending.lock().take() else { return };
-    for mut answer in answers {
-        answer.code = code;
-        answer.remark.clone_from(&remark);
-        conn.send(answer);
+fn leave(pending: &Pending, result: Result<PutStatus>) {
+    let then = pending.lock().take();
+    if let Some(then) = then {
+        then(result);
     }
 }
 
-/// Sends `answers` when `stored` is as durable as was asked.
+/// Calls `then` once: when `stored` is as durable as was asked, or after `syncFlushTimeout` with
+/// [`PutStatus::FlushDiskTimeout`]. It must be short and must not block.
+pub(super) fn once_durable(
+    broker: &Broker,
+    stored: Appended<'_>,
+    then: impl FnOnce(Result<PutStatus>) + Send + 'static,
+) {
+    let pending: Pending = Arc::new(Mutex::new(Some(Box::new(then))));
+    let done = Arc::clone(&pending);
+    stored.on_durable(move |result| leave(&done, result));
+    if broker.config.store.flush_disk_type == FlushDiskType::Sync && pending.lock().is_some() {
+        let patience = Duration::from_millis(broker.config.store.sync_flush_timeout_ms);
+        let until = broker.clock.monotonic().saturating_add(patience);
+        broker.answers.0.lock().push_back((until, pending));
+        broker.sends.watch_answers();
+    }
+}
+
+/// Sends `answers` when `stored` is as durable as was asked, or with FLUSH_DISK_TIMEOUT.
 pub(super) fn when_durable(
     broker: &Broker,
     conn: &Arc<Connection>,
@@ -61,21 +84,16 @@ pub(super) fn when_durable(
         drop(stored);
         return;
     }
-    let pending: Pending = Arc::new(Mutex::new(Some((Arc::clone(conn), answers))));
-    let done = Arc::clone(&pending);
-    stored.on_durable(move |result| {
-        leave(
-            &done,
-            match result {
-                Ok(status) => put_code(status),
-                Err(error) => (put_code(error.put_status()).0, Some(error.to_string())),
-            },
-        );
+    let conn = Arc::clone(conn);
+    once_durable(broker, stored, move |result| {
+        let (code, remark) = match result {
+            Ok(status) => put_code(status),
+            Err(error) => (put_code(error.put_status()).0, Some(error.to_string())),
+        };
+        for mut answer in answers {
+            answer.code = code;
+            answer.remark.clone_from(&remark);
+            conn.send(answer);
+        }
     });
-    if broker.config.store.flush_disk_type == FlushDiskType::Sync && pending.lock().is_some() {
-        let patience = Duration::from_millis(broker.config.store.sync_flush_timeout_ms);
-        let until = broker.clock.monotonic().saturating_add(patience);
-        broker.answers.0.lock().push_back((until, pending));
-        broker.sends.watch_answers();
-    }
 }

@@ -55,6 +55,14 @@ fn refused(why: String) -> Refusal {
 /// A change of one attribute: `Some` sets it, `None` takes it away.
 type Change<'a> = (&'a str, Option<&'a str>);
 
+/// The changes that the attributes of a body stand for, whose names have the sign: `+name` or `-name`.
+pub(super) fn changes(attributes: &BTreeMap<String, String>) -> String {
+    let change = |(name, value): (&String, &String)| {
+        if name.starts_with('-') { name.clone() } else { format!("{name}={value}") }
+    };
+    attributes.iter().map(change).collect::<Vec<_>>().join(",")
+}
+
 fn parse(text: &str) -> Result<Vec<Change<'_>>, Refusal> {
     let mut changes: Vec<Change<'_>> = Vec::new();
     let mut seen = BTreeSet::new();

@@ -22,6 +22,8 @@ pub(super) const ROUTES: &[(i32, Route)] = &[
     (request::GET_CONSUMER_CONNECTION_LIST, Route::Answer(consumers)),
     (request::GET_PRODUCER_CONNECTION_LIST, Route::Answer(producers)),
     (request::GET_ALL_PRODUCER_INFO, Route::Answer(all_producers)),
+    (request::QUERY_SUBSCRIPTION_BY_CONSUMER, Route::Answer(subscription)),
+    (request::INVOKE_BROKER_TO_GET_CONSUMER_STATUS, Route::Take(statuses)),
     (request::GET_CONSUMER_RUNNING_INFO, Route::Take(running_info)),
     (request::CONSUME_MESSAGE_DIRECTLY, Route::Take(consume_directly)),
 ];
@@ -81,6 +83,59 @@ fn all_producers(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Re
         .map(|(name, members)| (name.as_str(), Json::List(members.iter().map(member).collect())));
     let body = Json::map([("data", Json::map(groups))]);
     Ok(cmd.reply(response::SUCCESS).with_body(body.compact()))
+}
+
+/// What a group's consumers want of a topic.
+fn subscription(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let (group, topic) = (cmd.fields.text("group")?, cmd.fields.text("topic")?);
+    let mut fields = vec![("group", Json::from(group))];
+    let subscription = broker.clients.subscription(group, topic);
+    fields.extend(subscription.map(|subscription| ("subscriptionData", subscription.to_json())));
+    fields.push(("topic", topic.into()));
+    Ok(cmd.reply(response::SUCCESS).with_body(Json::map(fields).compact()))
+}
+
+/// Asks the consumers of a group, or one of them, where they are in the queues of a topic. Those that do not say in
+/// time are left out.
+fn statuses(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
+    let (members, question) = match asked(broker, &cmd) {
+        Ok(asked) => asked,
+        Err(refusal) => return Broker::reply(conn, &cmd, Err(refusal)),
+    };
+    let conn = Arc::clone(conn);
+    broker.runtime.spawn(async move {
+        let mut table = Vec::new();
+        for Member { client_id, conn, .. } in members {
+            match conn.call(question.clone(), PATIENCE / 2).await {
+                Ok(answer) if answer.code == response::SUCCESS => {
+                    let said = Json::parse(&answer.body.to_bytes()).unwrap_or(Json::Null);
+                    let queues = said.get("messageQueueTable").cloned().unwrap_or(Json::Map(Vec::new()));
+                    table.push((client_id, queues));
+                }
+                Ok(answer) => tracing::warn!(client_id, answer.code, "a client refused to say where it is"),
+                Err(error) => tracing::warn!(client_id, %error, "a client did not say where it is"),
+            }
+        }
+        let body =
+            Json::map([("consumerTable", Json::map(table)), ("messageQueueTable", Json::Map(Vec::new()))]);
+        Broker::reply(&conn, &cmd, Ok(cmd.reply(response::SUCCESS).with_body(body.compact())));
+    });
+}
+
+/// The members to ask, and what.
+fn asked(broker: &Broker, cmd: &Command) -> Result<(Vec<Member>, Command), Refusal> {
+    let (group, topic) = (cmd.fields.text("group")?, cmd.fields.text("topic")?);
+    let only = cmd.fields.get("clientAddr").filter(|client| !client.trim().is_empty());
+    let members = broker.clients.consumer_group(group).map(|group| group.members).unwrap_or_default();
+    if members.is_empty() {
+        let why = format!("No Any Consumer online in the consumer group: [{}]", names::shorten(group));
+        return Err(Refusal::new(response::SYSTEM_ERROR, why));
+    }
+    let question = Command::request(request::GET_CONSUMER_STATUS_FROM_CLIENT)
+        .with_field("group", group)
+        .with_field("topic", topic);
+    let members = members.into_values().filter(|member| only.is_none_or(|only| only == member.client_id));
+    Ok((members.collect(), question))
 }
 
 /// The member that a request names by group and client id.

@@ -303,26 +303,43 @@ impl Broker {
 /// The codes that this file answers.
 pub(super) const ROUTES: &[(i32, Route)] = &[
     (request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, Route::Answer(update_and_create)),
+    (request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST, Route::Answer(update_and_create_all)),
     (request::DELETE_SUBSCRIPTIONGROUP, Route::Answer(delete)),
     (request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG, Route::Answer(get_all)),
     (request::GET_SUBSCRIPTIONGROUP_CONFIG, Route::Answer(get_one)),
 ];
 
 fn update_and_create(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let group = wanted(broker, &super::body(cmd)?)?;
+    broker.put_group(group);
+    Ok(cmd.reply(response::SUCCESS))
+}
+
+/// Every group of a list, or none when one of them may not be.
+fn update_and_create_all(
+    broker: &Arc<Broker>,
+    _: &Arc<Connection>,
+    cmd: &Command,
+) -> Result<Command, Refusal> {
     let json = super::body(cmd)?;
+    let list = json.get("groupConfigList").map(Json::items).unwrap_or_default();
+    if list.is_empty() {
+        return Err(Refusal::new(response::SYSTEM_ERROR, "the body lists no groups"));
+    }
+    let groups = list.iter().map(|json| wanted(broker, json)).collect::<Result<Vec<_>, _>>()?;
+    groups.into_iter().for_each(|group| broker.put_group(group));
+    Ok(cmd.reply(response::SUCCESS))
+}
+
+/// The group that a request describes.
+fn wanted(broker: &Broker, json: &Json) -> Result<GroupConfig, Refusal> {
     names::check_group(json.text_of("groupName").unwrap_or(""))?;
-    let group = GroupConfig::from_json(&json)
+    let group = GroupConfig::from_json(json)
         .ok_or_else(|| Refusal::new(response::INVALID_PARAMETER, "the body is no subscription group"))?;
     let old = broker.groups.get(&group.name);
-    // The request carries changes (+name=value), the table values.
-    let changes: Vec<String> = group
-        .attributes
-        .iter()
-        .map(|(k, v)| if k.starts_with('-') { k.clone() } else { format!("{k}={v}") })
-        .collect();
-    let attributes = attributes::of_group(old.as_ref().map(|group| &group.attributes), &changes.join(","))?;
-    broker.put_group(GroupConfig { attributes, ..group });
-    Ok(cmd.reply(response::SUCCESS))
+    let changes = attributes::changes(&group.attributes);
+    let attributes = attributes::of_group(old.as_ref().map(|group| &group.attributes), &changes)?;
+    Ok(GroupConfig { attributes, ..group })
 }
 
 fn delete(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {

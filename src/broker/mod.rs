@@ -49,7 +49,7 @@ mod worker;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{runtime::Handle as Runtime, sync::watch};
+use tokio::{net::TcpListener, runtime::Handle as Runtime, sync::watch};
 
 pub use config::{BrokerConfig, ConfigWarning};
 pub use config_file::{mend_tables, unreadable_tables};
@@ -130,6 +130,7 @@ const ROUTES: &[&[(i32, Route)]] = &[
     groups::ROUTES,
     admin::ROUTES,
     progress::ROUTES,
+    rates::ROUTES,
     connections::ROUTES,
     reply::ROUTES,
     transaction::ROUTES[0],
@@ -224,10 +225,15 @@ impl Broker {
         });
     }
 
-    /// Whether the first message of a queue still exists and is young enough to lie in memory, so that a new consumer
-    /// may start from it whatever it prefers.
+    /// Whether a new consumer may start from a queue's first message whatever it prefers: that one still exists and is
+    /// young enough to lie in memory, or is yet to come. RocketMQ leaves a queue without messages to its client, which
+    /// asks for the end then and passes over what came between the two questions.
     pub(crate) fn is_young_queue(&self, topic: &str, id: i32) -> bool {
-        let Some(queue) = self.store.find_queue(topic, id) else { return false };
+        let queue = self.store.find_queue(topic, id);
+        let Some(queue) = queue.filter(|queue| self.store.max_offset(*queue) > QueueOffset::ZERO) else {
+            let topic = self.topics.get(topic);
+            return topic.is_some_and(|topic| (0..topic.read_queues.max(topic.write_queues)).contains(&id));
+        };
         let Ok(first) = self.store.entries(queue, QueueOffset::ZERO, 1) else { return false };
         let end = self.store.status().max_offset;
         first.first().is_some_and(|unit| {
@@ -400,16 +406,20 @@ impl Running {
     }
 }
 
-/// Listens on both ports. Older clients and replicas talk to the second one; both serve everything.
+/// Listens on both ports. Older clients and replicas talk to the second one; both serve everything. The first one, by
+/// which a client knows that the broker is there, is taken last: nothing can fail behind it.
 async fn listen(broker: &Arc<Broker>, limits: &Limits) -> Result<Vec<Server>> {
-    let mut servers = Vec::new();
-    for port in [broker.config.port, broker.config.port - 2] {
-        let at = SocketAddr::new(broker.config.bind, port);
-        let door = Arc::new(Door(Arc::clone(broker)));
-        let server = Server::bind(at, door, limits.clone()).await;
-        servers.push(server.map_err(Error::io("listen on", at.to_string()))?);
+    let ports = [broker.config.port - 2, broker.config.port];
+    let mut listeners = Vec::new();
+    for at in ports.map(|port| SocketAddr::new(broker.config.bind, port)) {
+        let listener = TcpListener::bind(at).await;
+        listeners.push((at, listener.map_err(Error::io("listen on", at.to_string()))?));
     }
-    Ok(servers)
+    let serve = |(at, listener): (SocketAddr, _)| {
+        let door = Arc::new(Door(Arc::clone(broker)));
+        Server::over(listener, door, limits.clone()).map_err(Error::io("listen on", at.to_string()))
+    };
+    listeners.into_iter().map(serve).collect()
 }
 
 /// [`Broker::close`] on a thread that may wait for the disk.

@@ -104,7 +104,10 @@ impl Table {
                 names.filter(|(topic, group)| names::is_topic(topic) && names::is_group(group)),
                 offset.int(),
             ) {
-                (Some((topic, group)), Some(offset)) => drop(self.set(group, topic, LIGHT_QUEUE, offset)),
+                (Some((topic, group)), Some(offset @ 0..)) => {
+                    self.set(group, topic, LIGHT_QUEUE, offset);
+                }
+                (Some(_), Some(_)) => {}
                 _ => tracing::warn!(?key, "lmqOffsetTable names what cannot be a topic and group: left out"),
             }
         }
@@ -122,7 +125,8 @@ impl Table {
             };
             for (queue, offset) in queues.pairs() {
                 let queue = queue.int().and_then(|queue| i32::try_from(queue).ok());
-                if let (Some(queue), Some(offset)) = (queue, offset.int()) {
+                // RocketMQ keeps also what is below zero, and takes it for no offset.
+                if let (Some(queue), Some(offset @ 0..)) = (queue, offset.int()) {
                     table.set(group, topic, queue, offset);
                 }
             }
@@ -247,6 +251,16 @@ impl Offsets {
         tables.changed = true;
     }
 
+    /// Commits for one group what another one has committed in a topic.
+    pub(crate) fn clone_group(&self, from: &str, to: &str, topic: &str) {
+        let mut tables = self.tables.lock();
+        let Some(groups) = tables.consumed.0.get_mut(topic) else { return };
+        if let Some(queues) = groups.get(from).cloned() {
+            groups.insert(to.to_owned(), queues);
+            tables.changed = true;
+        }
+    }
+
     /// Whether a reset waits for the group's next pull.
     pub(crate) fn has_reset(&self, group: &str, topic: &str, queue: i32) -> bool {
         self.tables.lock().reset.get(group, topic, queue).is_some()
@@ -348,6 +362,27 @@ impl Broker {
             tracing::error!(%error, "consumerOffset.json not saved");
         }
     }
+
+    /// Commits what a client says that its group has consumed, but never past the queue's end; while the queues follow
+    /// the log, that is not known, and the client is believed. An offset below zero, which the Go client sends for a
+    /// queue where it began with nothing, commits nothing: RocketMQ would keep it in place of what the group had, and
+    /// take it for none.
+    pub(super) fn commit_offset(&self, group: &str, topic: &str, queue: i32, offset: i64) {
+        if offset < 0 {
+            return;
+        }
+        let end = || self.end_of(self.store.find_queue(topic, queue));
+        let mut offset = offset;
+        if offset > end() {
+            let status = self.store.status();
+            if status.dispatched_offset >= status.max_offset {
+                let end = end();
+                tracing::debug!(group, topic, queue, offset, end, "commit beyond the end of its queue");
+                offset = offset.min(end);
+            }
+        }
+        self.offsets.commit(group, topic, queue, offset);
+    }
 }
 
 /// The codes that this file answers.
@@ -399,7 +434,7 @@ fn update(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Co
         // The client does not know of the reset yet; its next pull will tell it.
         return Ok(cmd.reply(response::SUCCESS).with_remark("the offset was reset meanwhile"));
     }
-    broker.offsets.commit(group, topic, queue, offset);
+    broker.commit_offset(group, topic, queue, offset);
     Ok(cmd.reply(response::SUCCESS))
 }
 
@@ -506,6 +541,17 @@ mod tests {
         table.commit("g", "t", 1, 3);
         table.clamp(|_, queue| QueueOffset(if queue == 0 { 5 } else { 4 }));
         assert_eq!((table.query("g", "t", 0), table.query("g", "t", 1)), (Some(5), Some(3)));
+    }
+
+    /// Java keeps what a client sent, also below zero, and takes it for no offset.
+    #[test]
+    fn an_offset_below_zero_in_a_file_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"offsetTable":{"t@g":{0:-1,1:3}},"lmqOffsetTable":{"%LMQ%t@%LMQ%g":-1},"pullOffsetTable":{"t@g":{0:-1}}}"#;
+        std::fs::write(dir.path().join("lmqConsumerOffset.json"), text).unwrap();
+        let table = offsets_with(dir.path(), true);
+        assert_eq!((table.query("g", "t", 0), table.query("g", "t", 1)), (None, Some(3)));
+        assert_eq!((table.query("%LMQ%g", "%LMQ%t", 0), table.pulled("g", "t", 0)), (None, None));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(super) const ROUTES: &[(i32, Route)] = &[
     (request::QUERY_TOPICS_BY_CONSUMER, Route::Answer(topics_of_group)),
     (request::QUERY_CONSUME_TIME_SPAN, Route::Answer(time_span)),
     (request::INVOKE_BROKER_TO_RESET_OFFSET, Route::Answer(reset)),
+    (request::CLONE_GROUP_OFFSET, Route::Answer(clone)),
 ];
 
 impl Broker {
@@ -43,7 +44,7 @@ impl Broker {
         ])
     }
 
-    fn end_of(&self, queue: Option<Queue>) -> i64 {
+    pub(super) fn end_of(&self, queue: Option<Queue>) -> i64 {
         queue.map_or(0, |queue| self.store.max_offset(queue).get())
     }
 
@@ -236,4 +237,25 @@ fn reset(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Com
     super::pop::wake_group(broker, group, &topic.name);
     tracing::info!(topic = topic.name, group, time, "offsets reset by request");
     Ok(cmd.reply(response::SUCCESS).with_body(Json::map([("offsetTable", Json::Map(table))]).compact()))
+}
+
+/// Puts one group where another is, in one topic or in all of its topics. A topic to which the other's consumers do
+/// not subscribe is left out, unless the request says that they are offline.
+fn clone(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let (from, to) = (cmd.fields.text("srcGroup")?, cmd.fields.text("destGroup")?);
+    names::check_group(to)?;
+    let offline: bool = cmd.fields.parse_or("offline", false)?;
+    let topics = match cmd.fields.get("topic").filter(|topic| !topic.trim().is_empty()) {
+        Some(topic) => BTreeSet::from([topic.to_owned()]),
+        None => broker.offsets.topics_of(from),
+    };
+    let online = broker.clients.consumer_group(from).filter(|_| !offline);
+    for topic in topics.iter().filter(|topic| broker.topics.contains(topic)) {
+        if online.as_ref().is_some_and(|group| !group.subscriptions.contains_key(topic)) {
+            tracing::warn!(topic, from, "offsets not cloned: the group's consumers do not subscribe to it");
+            continue;
+        }
+        broker.offsets.clone_group(from, to, topic);
+    }
+    Ok(cmd.reply(response::SUCCESS))
 }

@@ -441,8 +441,8 @@ fn commit(broker: &Broker, header: &Header<'_>, found: &Found) {
     let next = found.result.next_offset.get();
     broker.offsets.note_pull(header.group, header.topic, header.queue_id, next);
     // A reset also set the committed offset; the client has not heard of it yet.
-    if header.has(flag::COMMIT) && !found.reset && header.commit_offset >= 0 {
-        broker.offsets.commit(header.group, header.topic, header.queue_id, header.commit_offset);
+    if header.has(flag::COMMIT) && !found.reset {
+        broker.commit_offset(header.group, header.topic, header.queue_id, header.commit_offset);
     }
 }
 

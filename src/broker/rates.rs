@@ -2,16 +2,24 @@
 //!
 //! Owns a few samples of each counter, taken every [`PERIOD`]. Nothing is counted on the way of a message: topics are
 //! measured by the ends of their queues, groups by the offsets that they committed, the broker by the store's counters.
-//! Called by the sampling timer and by the requests of operators.
+//! VIEW_BROKER_STATS_DATA 315 is answered from them. Called by the sampling timer and by operators.
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use parking_lot::Mutex;
 
-use super::Broker;
+use super::{Broker, Refusal, Route, json::Json, names};
+use crate::{
+    error::Result,
+    remoting::{
+        Command, Connection,
+        codes::{request, response},
+    },
+};
 
 /// Time between two samples.
 pub(crate) const PERIOD: Duration = Duration::from_secs(10);
@@ -19,6 +27,10 @@ pub(crate) const PERIOD: Duration = Duration::from_secs(10);
 const MINUTE: usize = 7;
 /// Samples of the broker: ten minutes.
 const TEN_MINUTES: usize = 61;
+/// Samples between two that are kept for an hour, and how many of those.
+const FOR_THE_HOUR: (u64, usize) = (60, 7);
+/// As above, for a day.
+const FOR_THE_DAY: (u64, usize) = (360, 25);
 const DAY_MS: i64 = 86_400_000;
 
 /// A counter at several moments.
@@ -41,6 +53,48 @@ impl Series {
         let time = end.saturating_sub(start).as_secs_f64();
         if time > 0.0 { last.saturating_sub(before) as f64 / time } else { 0.0 }
     }
+
+    /// As [`Series::push`], but a value that stays the same takes no room.
+    fn push_changed(&mut self, now: Duration, value: u64, keep: usize) {
+        if self.0.back().is_none_or(|(_, last)| *last != value) {
+            self.push(now, value, keep);
+        }
+    }
+
+    /// Growth to `value` since `window` ago, or since the first sample; and how long ago that is.
+    fn growth(&self, now: Duration, value: u64, window: Duration) -> (u64, Duration) {
+        let from = now.saturating_sub(window);
+        let before = self.0.iter().rev().find(|(at, _)| *at <= from).or(self.0.front());
+        before.map_or((0, Duration::ZERO), |(at, before)| {
+            (value.saturating_sub(*before), now.saturating_sub((*at).max(from)))
+        })
+    }
+}
+
+/// The messages of a topic, or of a group in a topic.
+#[derive(Debug, Default)]
+struct Named {
+    minute: Series,
+    hour: Series,
+    day: Series,
+}
+
+impl Named {
+    fn push(&mut self, turn: u64, now: Duration, value: u64) {
+        self.minute.push(now, value, MINUTE);
+        for (series, (each, keep)) in [(&mut self.hour, FOR_THE_HOUR), (&mut self.day, FOR_THE_DAY)] {
+            if turn.is_multiple_of(each) || series.0.is_empty() {
+                series.push_changed(now, value, keep);
+            }
+        }
+    }
+
+    /// What came in the last minute, hour and day, and in how much time of that.
+    fn growth(&self) -> [(u64, Duration); 3] {
+        let (now, value) = self.minute.0.back().copied().unwrap_or_default();
+        [(&self.minute, 60), (&self.hour, 3_600), (&self.day, 86_400)]
+            .map(|(series, window)| series.growth(now, value, Duration::from_secs(window)))
+    }
 }
 
 /// A counter at the last midnights.
@@ -52,7 +106,11 @@ pub(crate) struct Days {
 
 #[derive(Debug, Default)]
 struct Inner {
-    named: HashMap<String, Series>,
+    named: HashMap<String, Named>,
+    /// Samples that were taken.
+    turn: u64,
+    /// When the last one was.
+    at: Duration,
     puts: Series,
     gets: Series,
     put_days: Days,
@@ -68,13 +126,13 @@ pub(crate) struct Rates(Mutex<Inner>);
 impl Rates {
     /// Messages a second that the topic got over the last minute.
     pub(crate) fn put_tps(&self, topic: &str) -> f64 {
-        self.0.lock().named.get(topic).map_or(0.0, |series| series.per_second(MINUTE))
+        self.0.lock().named.get(topic).map_or(0.0, |named| named.minute.per_second(MINUTE))
     }
 
     /// Messages a second that the group got on with in the topic over the last minute.
     pub(crate) fn consume_tps(&self, group: &str, topic: &str) -> f64 {
         let key = format!("{topic}@{group}");
-        self.0.lock().named.get(&key).map_or(0.0, |series| series.per_second(MINUTE))
+        self.0.lock().named.get(&key).map_or(0.0, |named| named.minute.per_second(MINUTE))
     }
 
     /// Puts and gets a second of the whole broker over ten seconds, one minute and ten minutes.
@@ -110,9 +168,22 @@ impl Broker {
         inner.puts.push(now, stats.puts, TEN_MINUTES);
         inner.gets.push(now, stats.got_messages, TEN_MINUTES);
         inner.named.retain(|name, _| values.contains_key(name));
+        let (turn, before) = (inner.turn, inner.at);
         for (name, value) in values {
-            inner.named.entry(name).or_default().push(now, value, MINUTE);
+            inner
+                .named
+                .entry(name)
+                .or_insert_with(|| {
+                    // What is new since the last sample had nothing then.
+                    let mut named = Named::default();
+                    if turn > 0 {
+                        named.push(turn, before, 0);
+                    }
+                    named
+                })
+                .push(turn, now, value);
         }
+        (inner.turn, inner.at) = (turn + 1, now);
         if inner.day.replace(day).is_some_and(|before| before != day) {
             let next =
                 |days: Days, count| Days { yesterday_morning: days.today_morning, today_morning: count };
@@ -122,9 +193,65 @@ impl Broker {
     }
 }
 
+/// The codes that this file answers.
+pub(super) const ROUTES: &[(i32, Route)] = &[(request::VIEW_BROKER_STATS_DATA, Route::Answer(view))];
+
+/// Messages of a topic (`TOPIC_PUT_NUMS`) and of a group in it (`GROUP_GET_NUMS`); other figures are not kept.
+fn view(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let (name, key) = (cmd.fields.text("statsName")?, cmd.fields.text("statsKey")?);
+    let kept = match name {
+        "TOPIC_PUT_NUMS" => !key.contains('@'),
+        "GROUP_GET_NUMS" => key.contains('@'),
+        _ => false,
+    };
+    let growth = kept.then(|| broker.rates.0.lock().named.get(key).map(Named::growth)).flatten();
+    let growth = growth.ok_or_else(|| {
+        let remark = format!("The stats <{}> <{}> not exist", names::shorten(name), names::shorten(key));
+        Refusal::new(response::SYSTEM_ERROR, remark)
+    })?;
+    let item = |(sum, time): (u64, Duration)| {
+        let tps = if time.is_zero() { 0.0 } else { sum as f64 / time.as_secs_f64() };
+        Json::map([
+            ("avgpt", Json::from(0.0)),
+            ("sum", Json::from(i64::try_from(sum).unwrap_or(i64::MAX))),
+            ("tps", tps.into()),
+        ])
+    };
+    let [minute, hour, day] = growth.map(item);
+    let body = Json::map([("statsDay", day), ("statsHour", hour), ("statsMinute", minute)]);
+    Ok(cmd.reply(response::SUCCESS).with_body(body.compact()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn growth_is_that_of_the_window_and_what_stays_the_same_takes_no_room() {
+        let mut named = Named::default();
+        // Ten messages in each period of the first hour, none afterwards.
+        let value = |turn: u64| turn.min(360) * 10;
+        let at = |turn: u64| PERIOD * u32::try_from(turn).unwrap();
+        let sums = |named: &Named| named.growth().map(|(sum, _)| sum);
+        for turn in 0..=30 {
+            named.push(turn, at(turn), value(turn));
+        }
+        assert_eq!(sums(&named), [60, 300, 300]);
+        assert_eq!(named.growth().map(|(_, time)| time.as_secs()), [60, 300, 300]);
+        for turn in 31..=540 {
+            named.push(turn, at(turn), value(turn));
+        }
+        assert_eq!(sums(&named), [0, 1_800, 3_600], "an hour and a half");
+        for turn in 541..=8_640 {
+            named.push(turn, at(turn), value(turn));
+        }
+        assert_eq!(sums(&named), [0, 0, 3_600], "a day");
+        for turn in 8_641..=9_010 {
+            named.push(turn, at(turn), value(turn));
+        }
+        assert_eq!(sums(&named), [0, 0, 0], "a day and an hour");
+        assert!(named.hour.0.len() <= 7 && named.day.0.len() == 2);
+    }
 
     #[test]
     fn a_rate_is_growth_over_the_time_that_was_sampled() {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::{
     Broker, Refusal, Route,
+    answers::once_durable,
     clients::Member,
     names,
     property_text::rewritten,
@@ -193,7 +194,7 @@ fn store(broker: &Broker, conn: &Arc<Connection>, stored: &Stored, answer: Optio
     let answer =
         answer.with_field("msgId", appended.message_id()).with_field("queueOffset", appended.queue_offset());
     let conn = Arc::clone(conn);
-    appended.on_durable(move |result| {
+    once_durable(broker, appended, move |result| {
         if let Some(why) = result.map_or_else(|error| Some(error.to_string()), |status| put_code(status).1) {
             tracing::warn!(why, "a reply is not safe on the disk");
         }

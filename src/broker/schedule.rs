@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     ExtUnit, Filter,
+    clock::Clock,
     error::Result,
     format::properties,
     message::{GetStatus, Queue, StoredMessage},
@@ -38,6 +39,9 @@ use crate::{
 
 /// The longest sleep: a message put to the first level is seen this soon.
 const TURN: Duration = Duration::from_millis(100);
+/// A message may have been put later than its stamp says, by so many milliseconds ([`Clock::now_coarse`]). It waits in
+/// full all the same.
+const STAMP_LAG: i64 = 10;
 /// The pause after a level that could not be delivered.
 const RETRY: Duration = Duration::from_secs(1);
 /// Messages delivered by one put.
@@ -225,7 +229,7 @@ impl Schedule {
         if offset >= max {
             return Ok(Turn::Wait(TURN));
         }
-        let due = Due::new(broker.clock.now(), delay);
+        let due = Due::new(&*broker.clock, delay);
         let request = GetRequest {
             queue,
             offset: QueueOffset(offset),
@@ -260,23 +264,24 @@ enum Turn {
 }
 
 /// Lets queue entries pass while they are due, and none behind the first that is not.
-struct Due {
+struct Due<'a> {
+    clock: &'a dyn Clock,
     now: i64,
-    /// A due time later than this was set by another clock or another `messageDelayLevel`: due at once, as in RocketMQ.
-    latest: i64,
+    delay: i64,
     closed: AtomicBool,
     next: AtomicI64,
 }
 
-impl Due {
-    fn new(now: StoreTimestamp, delay: i64) -> Self {
-        let now = now.get();
-        Self {
-            now,
-            latest: now.saturating_add(delay),
-            closed: AtomicBool::new(false),
-            next: AtomicI64::new(0),
-        }
+impl<'a> Due<'a> {
+    fn new(clock: &'a dyn Clock, delay: i64) -> Self {
+        let (closed, next) = (AtomicBool::new(false), AtomicI64::new(0));
+        Self { clock, now: clock.now().get(), delay, closed, next }
+    }
+
+    /// Whether a due time is later than that of a message put at this very moment, which may be after the turn began:
+    /// it was set by another clock or another `messageDelayLevel`, and is due at once, as in RocketMQ.
+    fn is_foreign(&self, due: i64) -> bool {
+        due > self.clock.now().get().saturating_add(self.delay)
     }
 
     /// How long until the first entry that did not pass is due.
@@ -289,16 +294,17 @@ impl Due {
     }
 }
 
-impl Filter for Due {
+impl Filter for Due<'_> {
     fn by_queue_entry(&self, tags_code: TagsCode, _ext: Option<&ExtUnit>) -> bool {
         if self.closed.load(Ordering::Relaxed) {
             return false;
         }
         let due = tags_code.get();
-        if due <= self.now || due > self.latest {
+        let waited = due.saturating_add(STAMP_LAG);
+        if waited <= self.now || self.is_foreign(due) {
             return true;
         }
-        self.next.store(due, Ordering::Relaxed);
+        self.next.store(waited, Ordering::Relaxed);
         self.closed.store(true, Ordering::Relaxed);
         false
     }
@@ -342,7 +348,7 @@ fn read_table(json: &Json) -> Result<Table, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vfs::OsVfs;
+    use crate::{clock::ManualClock, vfs::OsVfs};
 
     fn schedule(dir: &std::path::Path) -> Schedule {
         let file = ConfigFile::new(Arc::new(OsVfs), dir, "delayOffset.json").unwrap();
@@ -379,12 +385,28 @@ mod tests {
 
     #[test]
     fn what_is_due_passes_and_nothing_behind_what_is_not() {
-        let passes = |due: &Due, at: i64| due.by_queue_entry(TagsCode(at), None);
-        let due = Due::new(StoreTimestamp(1_000), 500);
-        assert!(passes(&due, 900) && passes(&due, 1_000));
+        let passes = |due: &Due<'_>, at: i64| due.by_queue_entry(TagsCode(at), None);
+        let clock = ManualClock::new(StoreTimestamp(1_000));
+        let due = Due::new(&clock, 500);
+        assert!(passes(&due, 900) && passes(&due, 1_000 - STAMP_LAG));
         assert!(passes(&due, 1_501), "later than the level can make it: the clock was set back");
         assert_eq!(due.wait(), TURN);
-        assert!(!passes(&due, 1_040) && !passes(&due, 900), "order is kept");
+        assert!(!passes(&due, 1_030) && !passes(&due, 900), "order is kept");
         assert_eq!(due.wait(), Duration::from_millis(40));
+    }
+
+    #[test]
+    fn a_message_that_is_put_while_a_turn_looks_is_not_due() {
+        let clock = ManualClock::new(StoreTimestamp(1_000));
+        let due = Due::new(&clock, 500);
+        clock.advance(Duration::from_millis(3));
+        assert!(!due.by_queue_entry(TagsCode(1_503), None));
+    }
+
+    /// The put may have been that much later than the stamp.
+    #[test]
+    fn a_message_is_not_due_before_it_has_waited_in_full() {
+        let clock = ManualClock::new(StoreTimestamp(1_000));
+        assert!(!Due::new(&clock, 500).by_queue_entry(TagsCode(1_000 - STAMP_LAG + 1), None));
     }
 }

@@ -376,6 +376,7 @@ impl Broker {
 /// The codes that this file answers.
 pub(super) const ROUTES: &[(i32, Route)] = &[
     (request::UPDATE_AND_CREATE_TOPIC, Route::Take(update_and_create)),
+    (request::UPDATE_AND_CREATE_TOPIC_LIST, Route::Take(update_and_create)),
     (request::DELETE_TOPIC_IN_BROKER, Route::Answer(delete)),
     (request::GET_ALL_TOPIC_CONFIG, Route::Answer(get_all)),
     (request::GET_TOPIC_CONFIG, Route::Answer(get_one)),
@@ -383,23 +384,55 @@ pub(super) const ROUTES: &[(i32, Route)] = &[
 
 /// Answers once the name servers know, so that the client's next look-up finds the topic.
 fn update_and_create(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
-    let told = match create(broker, &cmd) {
-        Ok(told) => told,
+    let wanted = match cmd.code {
+        request::UPDATE_AND_CREATE_TOPIC_LIST => all_wanted(broker, &cmd),
+        _ => wanted(broker, &cmd).map(|topic| vec![topic]),
+    };
+    let told: Vec<_> = match wanted {
+        Ok(topics) => topics.into_iter().map(|topic| broker.put_topic(topic)).collect(),
         Err(refusal) => return Broker::reply(conn, &cmd, Err(refusal)),
     };
     let conn = Arc::clone(conn);
     broker.runtime.spawn(async move {
-        told.wait(REGISTRATION).await;
+        for told in told {
+            told.wait(REGISTRATION).await;
+        }
         Broker::reply(&conn, &cmd, Ok(cmd.reply(response::SUCCESS)));
     });
 }
 
-fn create(broker: &Broker, cmd: &Command) -> Result<Told, Refusal> {
-    let name = cmd.fields.text("topic")?.to_owned();
-    names::check_topic(&name)?;
-    if broker.is_system_topic(&name) && broker.config.validate_system_topic {
-        return Err(of_the_system(&name));
+/// Checks that a topic may be called so and made by a request.
+fn check(broker: &Broker, name: &str) -> Result<(), Refusal> {
+    names::check_topic(name)?;
+    if broker.is_system_topic(name) && broker.config.validate_system_topic {
+        return Err(of_the_system(name));
     }
+    Ok(())
+}
+
+/// Every topic of a list, or none when one of them may not be.
+fn all_wanted(broker: &Broker, cmd: &Command) -> Result<Vec<TopicConfig>, Refusal> {
+    let json = super::body(cmd)?;
+    let list = json.get("topicConfigList").map(Json::items).unwrap_or_default();
+    if list.is_empty() {
+        return Err(Refusal::new(response::SYSTEM_ERROR, "the body lists no topics"));
+    }
+    let of = |json: &Json| {
+        check(broker, json.text_of("topicName").unwrap_or(""))?;
+        let topic = TopicConfig::from_json(json)
+            .ok_or_else(|| Refusal::new(response::INVALID_PARAMETER, "the list has what is no topic"))?;
+        let old = broker.topics.get(&topic.name);
+        let changes = attributes::changes(&topic.attributes);
+        let attributes = attributes::of_topic(old.as_ref().map(|topic| &topic.attributes), &changes)?;
+        Ok(TopicConfig { attributes, ..topic })
+    };
+    list.iter().map(of).collect()
+}
+
+/// The topic that a request describes in its fields.
+fn wanted(broker: &Broker, cmd: &Command) -> Result<TopicConfig, Refusal> {
+    let name = cmd.fields.text("topic")?.to_owned();
+    check(broker, &name)?;
     let queues = |key: &'static str| -> Result<i32, Refusal> {
         let count: i32 = cmd.fields.parse(key)?;
         if (0..=MAX_QUEUES).contains(&count) {
@@ -415,7 +448,7 @@ fn create(broker: &Broker, cmd: &Command) -> Result<Told, Refusal> {
         old.as_ref().map(|topic| &topic.attributes),
         cmd.fields.get("attributes").unwrap_or(""),
     )?;
-    Ok(broker.put_topic(TopicConfig {
+    Ok(TopicConfig {
         read_queues: queues("readQueueNums")?,
         write_queues: queues("writeQueueNums")?,
         perm: cmd.fields.parse::<i32>("perm")? & perm::ALL,
@@ -424,7 +457,7 @@ fn create(broker: &Broker, cmd: &Command) -> Result<Told, Refusal> {
         order: cmd.fields.optional("order")?.unwrap_or(false),
         attributes,
         ..TopicConfig::new(name, 0, 0)
-    }))
+    })
 }
 
 fn of_the_system(name: &str) -> Refusal {

@@ -65,7 +65,14 @@ impl Server {
         service: Arc<dyn Service>,
         limits: Limits,
     ) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr).await?;
+        Self::over(TcpListener::bind(addr).await?, service, limits)
+    }
+
+    /// Serves from now on whom `listener` hears. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When `listener` does not know where it listens.
+    pub fn over(listener: TcpListener, service: Arc<dyn Service>, limits: Limits) -> io::Result<Self> {
         let local = listener.local_addr()?;
         let period = sweep_period(&limits);
         let shared = Arc::new(Shared {

@@ -18,7 +18,7 @@
 # The clients come from ../shared/interop (INTEROP names another place); java, maven, go and node are needed.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd); root=$(cd "$here/../.." && pwd)
-interop=${INTEROP:-$root/../shared/interop}/run.sh
+interop=$(realpath "${INTEROP:-$root/../shared/interop}")/run.sh
 reput=${1:?the reput program}; shift
 [ "$reput" = stock ] || reput=$(realpath "$reput")
 parts=${*:-readme embedded stock mqadmin grpc kill swap halves light}
@@ -44,7 +44,9 @@ GRPC_NODE="ack change push"
 PYTHON_CLIENT=rocketmq-python-client==5.1.2
 NODE_CLIENT=rocketmq-client-nodejs@1.0.8
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/reput-interop.XXXXXX")
+work=$(realpath "$(mktemp -d "${TMPDIR:-/tmp}/reput-interop.XXXXXX")")
+# Some commands of mqadmin write into the directory where they run.
+mkdir "$work/here"; cd "$work/here"
 children=()
 cleanup() {
   for p in "${children[@]:-}"; do [ -z "$p" ] || kill -9 -- "-$p" 2>/dev/null || true; done
@@ -176,8 +178,32 @@ part_mqadmin() {
   scenarios mqadmin java mqadmin_ "$MQADMIN" "$interop" java -n "127.0.0.1:$namesrv_port" -b "127.0.0.1:$broker_port" \
     -t 90 mqadmin >"$work/mqadmin.java"
   count_lines "$work/mqadmin.java"
+  mqadmin_lists
   stop_cleanly mqadmin
   [ "$reput" != stock ] || stop "$namesrv_pid" KILL
+}
+# What a command of mqadmin says, tried again until it says so.
+says() { # name pattern arguments...
+  local name=$1 pattern=$2 log=$work/mqadmin/$1.log; shift 2
+  for _ in $(seq 12); do
+    "$interop" stock-admin "$name" -n "127.0.0.1:$namesrv_port" "$@" >"$log" 2>&1 || true
+    ! grep -qE -- "$pattern" "$log" || { pass "mqadmin $name"; return; }
+    sleep 5
+  done
+  fail "mqadmin $name: no line like $pattern"; tail_of "$log"
+}
+# The commands that take lists, and the figures of a topic that they made.
+mqadmin_lists() {
+  local dir=$work/mqadmin at=127.0.0.1:$broker_port
+  echo '[{"topicName":"Listed_1","readQueueNums":1,"writeQueueNums":1},{"topicName":"Listed_2","attributes":{"+message.type":"FIFO"}}]' >"$dir/topics.json"
+  echo '[{"groupName":"GID_listed_1"},{"groupName":"GID_listed_2","retryMaxTimes":3}]' >"$dir/groups.json"
+  says updateTopicList "success" -b "$at" -f "$dir/topics.json"
+  says topicList "^Listed_2"
+  says updateSubGroupList "success" -b "$at" -f "$dir/groups.json"
+  says getConsumerConfig "retryMaxTimes *= *3" -g GID_listed_2
+  says sendMessage "SEND_OK" -t Listed_1 -p hello
+  # Nothing waits for anybody, one message came.
+  says statsAll "^Listed_1 +0 +[0-9.]+ +1 +NO_CONSUMER" -t Listed_1
 }
 # RocketMQ's own proxy before the name server and broker that run. $1: name, $2: its port, a free one without
 proxy() {

@@ -157,15 +157,17 @@ pub fn standing_clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::new(StoreTimestamp(1_795_240_000_000)))
 }
 
-/// A port that is free together with the second port of a broker, two below.
+/// A port that is free together with the second port of a broker, two below. The one between is kept by this process
+/// until it ends: no other one that asks here is given the same.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     // Below the range that the system gives out by itself; apart for each process and each call.
     let process = u16::try_from(std::process::id() % 1_000).unwrap();
+    let keep = |port: u16| TcpListener::bind(("127.0.0.1", port)).map(std::mem::forget).is_ok();
     (0..2_000)
         .map(|_| 12_000 + (process * 16 + NEXT.fetch_add(4, Ordering::Relaxed)) % 18_000)
-        .find(|port| free(*port) && free(*port - 2))
+        .find(|port| keep(*port - 1) && free(*port) && free(*port - 2))
         .unwrap()
 }
 

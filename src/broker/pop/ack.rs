@@ -24,13 +24,13 @@ const MAX_ACKS: usize = 65_536;
 /// ACK_MESSAGE.
 pub(super) fn one(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
     let stored = ack(broker, conn, &cmd);
-    answer(conn, &cmd, stored, cmd.reply(response::SUCCESS));
+    answer(broker, conn, &cmd, stored, cmd.reply(response::SUCCESS));
 }
 
 /// BATCH_ACK_MESSAGE.
 pub(super) fn batch(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
     let stored = ack_batch(broker, &cmd);
-    answer(conn, &cmd, stored, cmd.reply(response::SUCCESS));
+    answer(broker, conn, &cmd, stored, cmd.reply(response::SUCCESS));
 }
 
 fn ack<'a>(

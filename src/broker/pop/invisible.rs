@@ -28,7 +28,7 @@ pub(super) fn change(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command)
                 .with_field("popTime", times.pop_time)
                 .with_field("invisibleTime", times.invisible)
                 .with_field("reviveQid", times.revive_queue);
-            answer(conn, &cmd, Ok(stored), reply);
+            answer(broker, conn, &cmd, Ok(stored), reply);
         }
         Err(refusal) => Broker::reply(conn, &cmd, Err(refusal)),
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::check_point::Record;
 use crate::{
     Message,
-    broker::{Broker, Refusal, send::put_code},
+    broker::{Broker, Refusal, answers::once_durable, send::put_code},
     error::{Error, Result as StoreResult},
     format::properties,
     remoting::{Command, Connection},
@@ -40,8 +40,10 @@ fn refusal(error: &Error) -> Refusal {
     Refusal::new(put_code(error.put_status()).0, error.to_string())
 }
 
-/// Sends `reply` when what was stored is durable, at once when that is nothing.
+/// Sends `reply` when what was stored is durable, at once when that is nothing; also when the disk takes too long for
+/// that, for it is in the log.
 pub(super) fn answer(
+    broker: &Broker,
     conn: &Arc<Connection>,
     cmd: &Command,
     stored: Result<Option<Appended<'_>>, Refusal>,
@@ -53,7 +55,7 @@ pub(super) fn answer(
         Err(refusal) => return Broker::reply(conn, cmd, Err(refusal)),
     };
     let (conn, oneway) = (Arc::clone(conn), cmd.is_oneway());
-    stored.on_durable(move |result| {
+    once_durable(broker, stored, move |result| {
         let reply = match result.map_err(|error| refusal(&error)) {
             Ok(_) => reply,
             Err(Refusal { code, remark }) => Command::response(code, reply.opaque).with_remark(remark),

@@ -135,7 +135,7 @@ pub(super) fn answer(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command,
             wake_next(broker, &cmd);
         }
         let reply = taken.reply(cmd.reply(response::SUCCESS)).with_remark("FOUND").with_body(taken.body);
-        return log::answer(conn, &cmd, Ok(taken.stored), reply);
+        return log::answer(broker, conn, &cmd, Ok(taken.stored), reply);
     }
     let reply = taken.reply(cmd.reply(response::POLLING_TIMEOUT)).with_remark("NO_MESSAGE_IN_QUEUE");
     wait(broker, conn, cmd, reply, filter, visit);

@@ -15,6 +15,7 @@ use crate::{
     clock::{Clock, ManualClock},
     config::{Config, FlushDiskType},
     error::Error,
+    format::message_id::MessageId,
     remoting::{Service, codes::request},
     types::StoreTimestamp,
     vfs::{
@@ -265,6 +266,46 @@ async fn an_answer_that_the_disk_keeps_leaves_after_the_flush_timeout_and_only_o
     assert_eq!(answer(&second).code, response::SUCCESS);
     assert!(first.take_sent().is_empty(), "answered twice");
     rig.close().await;
+}
+
+/// A half message of the producer group P.
+fn half() -> Command {
+    send("half").with_field("f", 4).with_field("i", "TRAN_MSG\x01true\x02PGROUP\x01P\x02UNIQ_KEY\x01U\x02")
+}
+
+/// The message is in the log: RocketMQ says so to all but senders.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_transaction_and_an_acknowledgement_wait_no_longer_for_the_disk_than_a_send() {
+    let rig = Rig::new(|config| config.store.flush_disk_type = FlushDiskType::Sync);
+    let (ends, acks) = (peer(), peer());
+    rig.serve(&ends, vec![send("a"), half()]);
+    let half = answers(&ends, 2).remove(1);
+    assert_eq!(half.code, response::SUCCESS);
+    let id: MessageId = half.fields.parse("msgId").unwrap();
+    rig.broker.store.wait_dispatched(PATIENCE).unwrap();
+    rig.vfs.faults.shut_gate(Call::Sync);
+    let commit = end_transaction()
+        .with_field("commitLogOffset", id.offset.get())
+        .with_field("tranStateTableOffset", half.fields.get("queueOffset").unwrap());
+    rig.serve(&ends, vec![commit]);
+    let ack = Command::request(request::ACK_MESSAGE)
+        .with_field("consumerGroup", "G")
+        .with_field("topic", "T")
+        .with_field("queueId", 0)
+        .with_field("offset", 0)
+        .with_field("extraInfo", "0 1795240000000 60000 0 0 broker-a 0 0");
+    rig.serve(&acks, vec![ack]);
+    rig.pass(4_999);
+    std::thread::sleep(TICK * 3);
+    assert!(ends.take_sent().is_empty() && acks.take_sent().is_empty());
+    rig.pass(1);
+    for conn in [&ends, &acks] {
+        let answer = answer(conn);
+        assert_eq!((answer.code, answer.remark), (response::SUCCESS, None));
+    }
+    rig.vfs.faults.open_gate(Call::Sync);
+    rig.close().await;
+    assert!(ends.take_sent().is_empty() && acks.take_sent().is_empty(), "answered twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

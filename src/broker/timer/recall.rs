@@ -9,7 +9,9 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use super::park::Timed;
 use crate::{
     broker::{
-        Broker, Refusal, Route, names,
+        Broker, Refusal, Route,
+        answers::once_durable,
+        names,
         property_text::{TimerAsk, rewritten},
         send::put_code,
         topics::perm,
@@ -105,7 +107,7 @@ fn take_back(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: &Command) -> Res
         .with_field(properties::MSG_REGION, &broker.config.region_id)
         .with_field("msgId", &handle.unique_key);
     let (conn, oneway) = (Arc::clone(conn), cmd.is_oneway());
-    stored.on_durable(move |result| {
+    once_durable(broker, stored, move |result| {
         if oneway {
             return;
         }

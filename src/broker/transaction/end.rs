@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::half::Half;
 use crate::{
-    broker::{Broker, Refusal, Route, names, send::put_code, send_queue::Kind},
+    broker::{Broker, Refusal, Route, answers::once_durable, names, send::put_code, send_queue::Kind},
     message::PutStatus,
     remoting::{
         Command, Connection,
@@ -114,14 +114,14 @@ fn commit(
         Refusal::new(code, error.to_string())
     };
     let stored = broker.store.put(&half.committed(broker)?).map_err(refused)?;
-    let (broker, conn, topic) = (Arc::clone(broker), Arc::clone(conn), half.real_topic.to_owned());
+    let (at, conn, topic) = (Arc::clone(broker), Arc::clone(conn), half.real_topic.to_owned());
     let answer = (!cmd.is_oneway()).then(|| cmd.reply(response::SUCCESS));
-    stored.on_durable(move |result| {
+    once_durable(broker, stored, move |result| {
         let failed = result.err().map(|error| (put_code(error.put_status()).0, error.to_string()));
         if failed.is_none() {
             // Also after a flush that took too long: the message is in the log.
-            broker.transactions.ops.add(&broker, number);
-            broker.halves.add(&topic, -1, broker.clock.now());
+            at.transactions.ops.add(&at, number);
+            at.halves.add(&topic, -1, at.clock.now());
         }
         if let Some(mut answer) = answer {
             if let Some((code, remark)) = failed {
