@@ -390,14 +390,14 @@ impl Run {
         self.disk.vfs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir))
     }
 
-    /// Removes the last files for which `goes` says so, each when the removal of the one behind it is durable.
+    /// Removes the last files for which `goes` says so, each when the removal of the one behind it is durable, whoever
+    /// removed that.
     fn remove_last_while(&mut self, goes: impl Fn(&Slot, usize) -> bool) -> Result<()> {
-        let mut removed = false;
         while let Some(last) = self.files.back().filter(|last| goes(last, self.files.len())).cloned() {
-            if removed {
+            if self.names_changed {
                 self.sync_names()?;
             }
-            (self.names_changed, removed) = (true, true);
+            self.names_changed = true;
             self.files.pop_back();
             self.touched.retain(|slot| !Arc::ptr_eq(slot, &last));
             self.disk.vfs.remove(&last.path).map_err(Error::io("remove", &last.path))?;

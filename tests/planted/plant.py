@@ -100,6 +100,12 @@ PLANTS = [
     (35, "an index that saw the clock go back is taken for another's", "recovery/keys.rs",
      "    files.iter().all(|file| file.end_timestamp != durable)",
      f"    ({P}(35) || files.iter().all(|file| file.end_timestamp != durable))"),
+    (36, "a sector of zeros in a body passes for one that never reached the disk", "recovery/scan.rs",
+     "if header.topic == GAP_TOPIC\n",
+     f"let zeros = |sector: &[u8]| sector.iter().all(|byte| *byte == 0);\n"
+     f"        if {P}(36) && may_lack_sectors && rest[..size].windows(SECTOR).any(zeros) {{\n"
+     "            return Err(Corruption::Text { what: \"unwritten sector\" });\n        }\n"
+     "        if header.topic == GAP_TOPIC\n"),
 ]
 SWITCH = """
 #[doc(hidden)]

@@ -279,7 +279,8 @@ impl<'r> Run<'r> {
         let id = locked(&self.model).new_id();
         let mut body = id.to_be_bytes().to_vec();
         // Every fourth is zeros, which is what a sector looks like that never reached the disk.
-        let byte = |i| if id % 4 == 0 { 0 } else { u8::try_from((id * 31 + i * 7) % 251).unwrap_or(0) };
+        let byte =
+            |i| if id.is_multiple_of(4) { 0 } else { u8::try_from((id * 31 + i * 7) % 251).unwrap_or(0) };
         body.extend((0..order.body as u64).map(byte));
         let mut properties = PropertiesBuf::default();
         let mut keys = Vec::new();
