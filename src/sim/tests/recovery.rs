@@ -65,6 +65,36 @@ fn a_queue_that_is_cut_loses_its_last_file_first() {
     }
 }
 
+/// The same in two steps: the last file went because it held no entry yet, the one before because its records were gone,
+/// and nothing stood between the two.
+#[test]
+fn a_queue_that_is_cut_twice_loses_its_last_file_first() {
+    let mut life = Life::new(|config| config);
+    for _ in 0..3 {
+        life.put("t", b"body", &[]);
+    }
+    while life.steps().reput().unwrap() {}
+    upkeep(&mut life).unwrap();
+    life.put("t", b"body", &[]);
+    while life.steps().reput().unwrap() {}
+    let mut cut = 0;
+    for crash in crashes_during(&mut life, |life| upkeep(life).unwrap()) {
+        let outcome = Outcome { pages: Kept::None, names: Kept::All };
+        life.open = None;
+        life.disk = crash.disk(outcome, Arc::clone(&life.clock) as _);
+        let files = life.disk.list(Path::new("/store/consumequeue/t/0")).unwrap().len();
+        for crash in crashes_during(&mut life, Life::start).iter().filter(|_| files > 1) {
+            for names in (0..1_u64 << crash.unsynced_names().min(8)).map(Kept::Mask) {
+                start_on(&mut life, crash, Outcome { pages: Kept::All, names });
+                let report = life.store().recovery_report();
+                assert_eq!((report.records, life.max("t")), (0, QueueOffset::ZERO), "{names:?}: {report}");
+                cut += 1;
+            }
+        }
+    }
+    assert!(cut > 10, "{cut}");
+}
+
 /// The same while the files are made: the name of the second was on the disk, that of the first was not.
 #[test]
 fn a_queue_grows_by_a_file_when_the_one_before_is_durable() {
