@@ -99,6 +99,19 @@ fn open(config: Config) -> Outcome {
     Ok(())
 }
 
+/// Waits until the last of so many queues has its file: they are made in the order of the first messages.
+fn wait_for_files(store: &Store, count: usize) -> Outcome {
+    let last = store.config().path("consumequeue").join(format!("T{:05}/0/{:020}", count - 1, 0));
+    let start = Instant::now();
+    while !last.exists() {
+        if start.elapsed() > LONGEST {
+            return Err("the queues' files are not made".into());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
 fn new(config: Config, count: usize) -> Outcome {
     let store = Store::open(config)?;
     let meter = Meter::start();
@@ -111,10 +124,7 @@ fn new(config: Config, count: usize) -> Outcome {
     let last = queues(&store, count)?.pop().ok_or("no queue")?;
     let found = store.get(last, QueueOffset::ZERO)?.messages.len();
     meter.say(&format!("readable, {found} found"));
-    let dir = store.config().path("consumequeue");
-    while fs::read_dir(&dir).map_or(0, Iterator::count) < count {
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_for_files(&store, count)?;
     meter.say("files made");
     let meter = Meter::start();
     store.close()?;
@@ -130,6 +140,9 @@ fn put(config: Config, count: usize, messages: usize) -> Outcome {
     }
     store.wait_dispatched(LONGEST)?;
     store.sync()?;
+    wait_for_files(&store, count)?;
+    // The flush that makes them syncs them as well.
+    thread::sleep(Duration::from_secs(2));
     let meter = Meter::start();
     for n in 0..messages {
         // Not one after the other: a step that meets every queue, and no two neighbours.

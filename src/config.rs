@@ -236,8 +236,9 @@ options! {
     "maxMsgsNumBatch" max_query_messages: usize = 64, 1..=100_000;
     /// Delays of the levels 1, 2, …, as numbers with `s`, `m`, `h` or `d`.
     "messageDelayLevel" delay_levels: String = DELAY_LEVELS.to_owned();
-    /// Files kept mapped by the ConsumeQueues together; the least recently used are unmapped.
-    "maxMappedConsumeQueueFiles" max_mapped_consume_queue_files: usize = 8_192, 1..=60_000;
+    /// Files kept mapped by the ConsumeQueues together, but no more than half of those that the process may have open;
+    /// the least recently used are unmapped.
+    "maxMappedConsumeQueueFiles" max_mapped_consume_queue_files: usize = 16_384, 1..=60_000;
 }
 
 /// RocketMQ's 18 delay levels.

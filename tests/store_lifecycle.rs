@@ -224,3 +224,33 @@ fn over_90_percent_puts_are_refused_and_resume_by_themselves() {
     steps.retention().unwrap();
     drop(store.put(&Message::new(queue, b"x")).unwrap());
 }
+
+/// Each mapped queue file has a descriptor, and shells give a process 1024: the store then could make no further file,
+/// nor could its program take a connection.
+#[test]
+fn a_process_that_may_open_few_files_has_many_queues() {
+    const INSIDE: &str = "REPUT_TEST_FEW_FILES";
+    const QUEUES: i32 = 200;
+    if std::env::var_os(INSIDE).is_none() {
+        let program = std::env::current_exe().unwrap();
+        let again = "ulimit -n 64 && exec \"$0\" --exact a_process_that_may_open_few_files_has_many_queues";
+        let mut shell = std::process::Command::new("sh");
+        assert!(shell.args(["-c", again]).arg(program).env(INSIDE, "1").status().unwrap().success());
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(small(&dir)).unwrap();
+    for id in 0..QUEUES {
+        let queue = store.queue("many", id).unwrap();
+        store.put(&Message::new(queue, b"one")).unwrap().wait().unwrap();
+    }
+    assert!(store.wait_dispatched(Duration::from_secs(60)).unwrap());
+    store.close().unwrap();
+    drop(store);
+    let store = Store::open(small(&dir)).unwrap();
+    for id in 0..QUEUES {
+        let queue = store.find_queue("many", id).unwrap();
+        assert_eq!(store.get(queue, QueueOffset::ZERO).unwrap().messages.len(), 1, "queue {id}");
+    }
+    store.close().unwrap();
+}

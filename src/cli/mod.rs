@@ -69,6 +69,9 @@ pub fn run() -> ExitCode {
     if let Err(error) = reput::vfs::exit_on_sigbus() {
         eprintln!("warning: a mapped file that is cut short will end this process by a signal: {error}");
     }
+    if let Err(error) = reput::vfs::raise_open_files_limit() {
+        eprintln!("warning: the limit of open files stays as it is: {error}");
+    }
     let quiet = matches!(command, Command::Store(_) | Command::Bench(_));
     if let Err(error) = log_to_stderr(cli.log.as_deref(), if quiet { "warn" } else { "info" }) {
         eprintln!("error: --log: {error}");

@@ -33,6 +33,10 @@ const CHUNK: usize = 4096;
 /// After this many zero bytes behind the end recovery looks no further: reading holes costs memory, and writes into
 /// the file look ahead of themselves.
 const QUIET: usize = CHUNK;
+/// Room in memory that a run begins with, beside its first entry.
+const FIRST_ROOM: usize = 2 * ENTRY;
+/// Room in memory that a run keeps between writes.
+const KEEP: usize = 2048;
 /// Bytes behind a write that are looked at in a file of an earlier process: more than any entry.
 const LOOK: usize = 64;
 const PAGE: u64 = 4096;
@@ -42,16 +46,17 @@ pub(super) fn len(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// A run of equal files as one space of bytes.
+/// A run of equal files as one space of bytes. What an append looks at stands first.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Run {
-    disk: Arc<Disk>,
-    dir: PathBuf,
-    file_size: u64,
-    files: VecDeque<Arc<Slot>>,
     /// Bytes below are in files, but for those of `fill`.
     written: u64,
     tail: Vec<u8>,
+    file_size: u64,
+    disk: Arc<Disk>,
+    dir: PathBuf,
+    files: VecDeque<Arc<Slot>>,
     /// What has to hold fillers before the next write; within one file.
     fill: Range<u64>,
     /// Bytes below are durable, but for those in `touched`.
@@ -171,6 +176,12 @@ impl Run {
         self.files.iter().map(|slot| slot.path.as_path())
     }
 
+    /// Whether any of its files is mapped.
+    #[cfg(test)]
+    pub(super) fn is_mapped(&self) -> bool {
+        self.files.iter().any(|slot| slot.is_open())
+    }
+
     /// Files that are shorter than they should be, and their lengths.
     pub(super) fn short(&self) -> &[(PathBuf, u64)] {
         &self.short
@@ -208,6 +219,12 @@ impl Run {
     #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.tail.len()
+    }
+
+    /// The address at which the next bytes will wait, as long as there is room: for a prefetch.
+    #[inline]
+    pub(super) fn next_address(&self) -> usize {
+        self.tail.as_ptr_range().end.addr()
     }
 
     /// How many files there are.
@@ -271,6 +288,10 @@ impl Run {
     /// Appends in memory.
     #[inline]
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.tail.capacity() - self.tail.len() < bytes.len() {
+            // By half, not twice as much: there may be ten thousand of these.
+            self.tail.reserve_exact(bytes.len() + (self.tail.len() / 2).max(FIRST_ROOM));
+        }
         self.tail.extend_from_slice(bytes);
     }
 
@@ -334,16 +355,15 @@ impl Run {
             }
         }
         tail.drain(..done);
-        if tail.is_empty() && tail.capacity() > CHUNK {
-            tail.shrink_to(CHUNK);
+        if tail.is_empty() && tail.capacity() > KEEP {
+            tail.shrink_to(KEEP);
         }
         self.tail = tail;
         outcome
     }
 
     fn write_piece(&mut self, at: u64, piece: &[u8]) -> Result<()> {
-        let slot = self.slot_for(at)?;
-        let table = self.disk.table(&slot)?;
+        let (slot, table) = self.slot_for(at)?;
         if !slot.fresh {
             scrub(&table, &slot, at + piece.len() as u64, 0, LOOK)?;
         }
@@ -355,8 +375,7 @@ impl Run {
             return Ok(());
         }
         let fillers = Entry::FILLER.encode().repeat(CHUNK / ENTRY);
-        let slot = self.slot_for(self.fill.start)?;
-        let table = self.disk.table(&slot)?;
+        let (slot, table) = self.slot_for(self.fill.start)?;
         while !self.fill.is_empty() {
             let piece = &fillers[..fillers.len().min(len(self.fill.end - self.fill.start))];
             write(&table, &slot, self.fill.start, piece)?;
@@ -366,9 +385,9 @@ impl Run {
     }
 
     /// The file that takes byte `at`, made when it is the next one.
-    fn slot_for(&mut self, at: u64) -> Result<Arc<Slot>> {
+    fn slot_for(&mut self, at: u64) -> Result<(Arc<Slot>, Arc<SlotTable>)> {
         if let Ok(slot) = self.slot_of(at) {
-            return Ok(Arc::clone(slot));
+            return Ok((Arc::clone(slot), self.disk.table_to_write(slot)?));
         }
         let base = at - at % self.file_size;
         if self.files.is_empty() {
@@ -380,10 +399,10 @@ impl Run {
             table.backing().sync(0..table.len()).map_err(Error::io("sync", &last.path))?;
             self.sync_names()?;
         }
-        let slot = self.disk.create(base, self.dir.join(format!("{base:020}")), self.file_size)?;
+        let (slot, table) = self.disk.create(base, self.dir.join(format!("{base:020}")), self.file_size)?;
         (self.names_changed, self.last_is_new) = (true, true);
         self.files.push_back(Arc::clone(&slot));
-        Ok(slot)
+        Ok((slot, table))
     }
 
     fn sync_names(&self) -> Result<()> {

@@ -2,6 +2,8 @@
 //!
 //! A [`Slot`] is one file, open or not. [`Disk`] opens slots and remembers them in a ring; when the ring is full the
 //! hand goes round, takes the mark of each slot that was used since its last visit, and closes the first without one.
+//! A write moves the hand by one place at most, and does without a place when that one is in use: the flush writes to all
+//! queues in turn, and would else close each file just before it is written to again.
 //! Closing drops the mapping once its last user is done; a slot is never in the ring twice.
 
 use std::{
@@ -40,6 +42,12 @@ impl Slot {
         Arc::new(Self { base, path, fresh: false, used: AtomicBool::new(false), table: Mutex::new(None) })
     }
 
+    /// Whether it is mapped.
+    #[cfg(test)]
+    pub(super) fn is_open(&self) -> bool {
+        self.table.lock().is_some()
+    }
+
     fn close(&self) {
         *self.table.lock() = None;
     }
@@ -54,13 +62,23 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Keeps at most `limit` files mapped.
+    /// Keeps at most `limit` files mapped, and leaves half of the descriptors that the process may have to others.
     pub(super) fn new(vfs: Arc<dyn Vfs>, limit: usize) -> Self {
-        Self { vfs, limit: limit.max(1), ring: Mutex::new(VecDeque::new()) }
+        let limit = limit.min(vfs.open_files_limit() / 2).max(1);
+        Self { vfs, limit, ring: Mutex::new(VecDeque::new()) }
     }
 
     /// The file's mapping, made now if there is none.
     pub(super) fn table(&self, slot: &Arc<Slot>) -> Result<Arc<SlotTable>> {
+        self.mapped_for(slot, usize::MAX)
+    }
+
+    /// [`Disk::table`] for one write: stays only where there is room.
+    pub(super) fn table_to_write(&self, slot: &Arc<Slot>) -> Result<Arc<SlotTable>> {
+        self.mapped_for(slot, 1)
+    }
+
+    fn mapped_for(&self, slot: &Arc<Slot>, visits: usize) -> Result<Arc<SlotTable>> {
         slot.used.store(true, Ordering::Relaxed);
         let mut place = slot.table.lock();
         if let Some(table) = &*place {
@@ -70,22 +88,24 @@ impl Disk {
         let table = Arc::new(SlotTable::new(backing));
         *place = Some(Arc::clone(&table));
         drop(place);
-        self.admit(slot);
+        self.admit(slot, visits);
         Ok(table)
     }
 
-    /// Makes a file of `len` zero bytes that takes no space until written.
-    pub(super) fn create(&self, base: u64, path: PathBuf, len: u64) -> Result<Arc<Slot>> {
+    /// Makes a file of `len` zero bytes that takes no space until written, for a first write.
+    pub(super) fn create(&self, base: u64, path: PathBuf, len: u64) -> Result<(Arc<Slot>, Arc<SlotTable>)> {
         let backing = self.vfs.create(&path, len, Reserve::None).map_err(no_space("create", &path, len))?;
-        let table = Mutex::new(Some(Arc::new(SlotTable::new(backing))));
-        let slot = Arc::new(Slot { base, path, fresh: true, used: AtomicBool::new(true), table });
-        self.admit(&slot);
-        Ok(slot)
+        let table = Arc::new(SlotTable::new(backing));
+        let place = Mutex::new(Some(Arc::clone(&table)));
+        let slot = Arc::new(Slot { base, path, fresh: true, used: AtomicBool::new(true), table: place });
+        self.admit(&slot, 1);
+        Ok((slot, table))
     }
 
-    fn admit(&self, slot: &Arc<Slot>) {
+    /// Finds the slot a place in the ring by looking at `visits` others at most; closes it again if there is none.
+    fn admit(&self, slot: &Arc<Slot>, visits: usize) {
         let mut ring = self.ring.lock();
-        let mut visits = 2 * ring.len();
+        let mut visits = visits.min(2 * ring.len());
         while ring.len() >= self.limit && visits > 0 {
             visits -= 1;
             let Some(oldest) = ring.pop_front() else { break };
@@ -96,13 +116,18 @@ impl Disk {
                 other.close();
             }
         }
-        ring.push_back(Arc::downgrade(slot));
+        if ring.len() < self.limit {
+            ring.push_back(Arc::downgrade(slot));
+        } else {
+            drop(ring);
+            slot.close();
+        }
     }
 
     /// Files mapped now, at most.
     #[cfg(test)]
     pub(super) fn mapped(&self) -> usize {
-        self.ring.lock().iter().filter_map(Weak::upgrade).filter(|slot| slot.table.lock().is_some()).count()
+        self.ring.lock().iter().filter_map(Weak::upgrade).filter(|slot| slot.is_open()).count()
     }
 }
 

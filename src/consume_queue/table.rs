@@ -30,6 +30,12 @@ const EXT_DIR: &str = Ext::DIR;
 const BATCH_DIR: &str = "batchconsumequeue";
 /// With more dirty files than this, one sync of the whole file system is cheaper than one for each.
 const SYNC_EACH: usize = 16;
+/// Queues that are so many that short writes to each would cost more than all else.
+const MANY: usize = 256;
+/// Bytes in a queue that are worth a write then.
+const WORTH: usize = 2 << 10;
+/// Every so many turns all is written.
+const PUT_OFF: u32 = 4;
 
 /// What one turn of the queue flush did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +77,8 @@ struct Timers {
     least_pages: u64,
     last_turn: Option<Duration>,
     last_thorough: Option<Duration>,
+    /// Turns since all that waited was written.
+    put_off: u32,
     /// A sync failed: nothing is known to be durable from then on.
     failed: Option<String>,
 }
@@ -153,6 +161,7 @@ impl QueueTable {
             least_pages: config.flush_consume_queue_least_pages,
             last_turn: None,
             last_thorough: None,
+            put_off: 0,
             failed: None,
         });
         Self { places, waiting: Arc::default(), topics: RwLock::default(), flush }
@@ -261,6 +270,11 @@ impl QueueTable {
         all
     }
 
+    /// How many queues there are of the topics for which `counts` says so.
+    pub(crate) fn count(&self, counts: impl Fn(&str) -> bool) -> usize {
+        self.topics.read().iter().filter(|(topic, _)| counts(topic)).map(|(_, queues)| queues.len()).sum()
+    }
+
     /// Recovers every queue. Says which files were too short and have been filled up with zeros.
     pub(crate) fn recover(&self) -> Result<Vec<(PathBuf, u64)>> {
         let mut short = Vec::new();
@@ -295,18 +309,41 @@ impl QueueTable {
         self.waiting.bytes.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Writes every waiting entry through its file. After an error the queues that were not written still wait.
+    /// Writes every waiting entry through its file.
+    #[cfg(test)]
     pub(crate) fn write_out(&self) -> Result<()> {
+        self.write_out_from(0)
+    }
+
+    /// Writes the waiting entries of queues without a file, and of those in which `least` bytes or more wait. After an
+    /// error the queues that were not written still wait.
+    fn write_out_from(&self, least: usize) -> Result<()> {
         let list = std::mem::take(&mut *self.waiting.unwritten.lock());
         let mut outcome = Ok(());
-        for queue in list.iter().filter_map(std::sync::Weak::upgrade) {
-            // The rest is tried too: another queue's file may have the space already.
-            outcome = outcome.and(queue.write_out());
+        let mut later = Vec::new();
+        for (weak, queue) in list.iter().filter_map(|weak| Some((weak, weak.upgrade()?))) {
+            if least > 0 && queue.write_can_wait(least) {
+                later.push(std::sync::Weak::clone(weak));
+            } else {
+                // The rest is tried too: another queue's file may have the space already.
+                outcome = outcome.and(queue.write_out());
+            }
         }
+        self.waiting.unwritten.lock().append(&mut later);
         outcome
     }
 
-    /// One turn of the flush thread at `now` (monotonic): writes out, and syncs what RocketMQ's timers say, or all
+    /// Bytes that have to wait in a queue for this turn to write them. With thousands of queues a write of a few entries
+    /// costs more than all the rest of their way; the log has them.
+    fn worth_writing(&self, timers: &mut Timers, all: bool) -> usize {
+        timers.put_off += 1;
+        if all || timers.put_off >= PUT_OFF || self.waiting.unwritten.lock().len() < MANY {
+            timers.put_off = 0;
+        }
+        if timers.put_off == 0 { 0 } else { WORTH }
+    }
+
+    /// One turn of the flush thread at `now` (monotonic): writes out, not all of it where there is much, and syncs what RocketMQ's timers say, or all
     /// with `force`. After a failed sync every later turn fails as well.
     pub(crate) fn flush_step(&self, now: Duration, force: bool) -> Result<QueueFlush> {
         let mut timers = self.flush.lock();
@@ -318,7 +355,8 @@ impl QueueTable {
             return Err(Error::Poisoned { at: PhysicalOffset::ZERO, why: why.clone() });
         }
         let thorough = force || since(timers.last_thorough) >= timers.thorough_interval;
-        self.write_out()?;
+        let worth = self.worth_writing(&mut timers, thorough);
+        self.write_out_from(worth)?;
         timers.last_turn = Some(now);
         match self.sync(if thorough { 0 } else { timers.least_pages }) {
             Ok(files) => {

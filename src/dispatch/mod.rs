@@ -9,7 +9,7 @@
 
 mod places;
 
-pub(crate) use places::{QueuePlaces, TopicPlace};
+pub(crate) use places::{GROUP, QueuePlaces, TopicPlace};
 
 use crate::{
     config::Config,

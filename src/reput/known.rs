@@ -10,18 +10,25 @@ use crate::{
     dispatch::{QueuePlaces, TopicPlace},
     error::Result,
     format::hash::IndexKeys,
+    segment::prefetch,
     types::QueueId,
 };
 
 /// No entry.
 const NONE: u32 = u32::MAX;
+/// Queues between one that takes its entries and the one that is fetched meanwhile.
+const AHEAD: usize = 6;
 
 /// One queue, and the first and last of its entries that wait.
 #[derive(Debug)]
 struct Known {
     queue: Arc<Queue>,
+    /// Kept here too: the queue itself is not looked at before it takes its entries.
+    kind: QueueKind,
     first: u32,
     last: u32,
+    /// Where the queue's next entry will stand in memory, most likely.
+    end: usize,
 }
 
 /// An entry, and the next one of the same queue.
@@ -52,6 +59,12 @@ impl KnownQueues {
     pub(super) fn clear(&mut self) {
         debug_assert!(self.waiting.is_empty(), "entries wait for the queues");
         *self = Self::default();
+    }
+
+    /// Brings closer what finding these topics will look at.
+    #[inline]
+    pub(super) fn expect<'n>(&self, topics: impl Iterator<Item = &'n str>) {
+        self.places.expect(topics);
     }
 
     /// The topic of this name.
@@ -85,7 +98,8 @@ impl KnownQueues {
     fn meet(&mut self, table: &QueueTable, topic: TopicPlace, id: QueueId, kind: QueueKind) -> QueuePlace {
         let queue = table.get_or_create(self.places.name(topic), id, kind);
         let place = u32::try_from(self.queues.len()).unwrap_or(NONE - 1);
-        self.queues.push(Known { queue, first: NONE, last: NONE });
+        let kind = queue.kind();
+        self.queues.push(Known { queue, kind, first: NONE, last: NONE, end: 0 });
         self.places.set(topic, id, place);
         QueuePlace(place)
     }
@@ -93,7 +107,7 @@ impl KnownQueues {
     /// How a queue counts.
     #[inline]
     pub(super) fn kind(&self, queue: QueuePlace) -> QueueKind {
-        self.queues[queue.0 as usize].queue.kind()
+        self.queues[queue.0 as usize].kind
     }
 
     /// Lets an entry wait for its queue.
@@ -103,6 +117,7 @@ impl KnownQueues {
         let known = &mut self.queues[queue.0 as usize];
         if known.last == NONE {
             known.first = place;
+            known.queue.prefetch();
             self.touched.push(queue.0);
         } else {
             self.waiting[known.last as usize].next = place;
@@ -113,11 +128,17 @@ impl KnownQueues {
 
     /// Hands each queue its entries, in order. They wait on, for [`KnownQueues::drain`].
     pub(super) fn hand_over(&mut self, mut take: impl FnMut(&Queue, Entries<'_>)) {
-        for place in self.touched.drain(..) {
-            let known = &mut self.queues[place as usize];
+        for (n, place) in self.touched.iter().enumerate() {
+            if let Some(next) = self.touched.get(n + AHEAD) {
+                let next = &self.queues[*next as usize];
+                next.queue.prefetch();
+                prefetch(next.end);
+            }
+            let known = &mut self.queues[*place as usize];
             take(&known.queue, Entries { waiting: &self.waiting, next: known.first });
-            (known.first, known.last) = (NONE, NONE);
+            (known.first, known.last, known.end) = (NONE, NONE, known.queue.next_address());
         }
+        self.touched.clear();
     }
 
     /// Forgets the entries, whose queues have them, and gives `each` of them in the order in which they came.

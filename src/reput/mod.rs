@@ -8,7 +8,6 @@
 mod known;
 
 use std::{
-    ops::ControlFlow,
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -22,8 +21,8 @@ use crate::{
     commit_log::CommitLog,
     consume_queue::{Appended, Dispatch, Queue, QueueKind, QueueTable},
     deleted::DeletedTopics,
-    dispatch::{Projected, Projection},
-    error::{Error, Result},
+    dispatch::{GROUP, Projected, Projection},
+    error::{Corruption, Error, Result},
     format::{
         hash::IndexKeys,
         message::{self, Header},
@@ -224,24 +223,30 @@ impl Reput {
             self.catch_up_index(limit);
         }
         let mut last = None;
-        let mut records = 0;
-        let (at, read) = walk(&log, from, limit, &mut |header, at| {
-            if self.deletions_seen != self.parts.deleted.changes() {
-                return Ok(ControlFlow::Break(()));
+        let mut records: usize = 0;
+        let (at, read) = walk(&log, from, limit, &mut |group| {
+            self.queues.expect(group.iter().map(|(header, _)| header.topic));
+            for (taken, (header, at)) in group.iter().enumerate() {
+                if self.deletions_seen != self.parts.deleted.changes() {
+                    return (taken, Ok(()));
+                }
+                if let Err(error) = self.one_record(header, *at) {
+                    return (taken, Err(error));
+                }
+                last = Some((*at, header.store_timestamp));
+                records += 1;
             }
-            self.one_record(header, at)?;
-            last = Some((at, header.store_timestamp));
-            records += 1;
-            Ok(ControlFlow::Continue(()))
+            (group.len(), Ok(()))
         });
         let (at, done) = match self.hand_over() {
             None => (at, read),
             Some((at, why)) => {
                 self.keys.truncate(self.keys.partition_point(|key| key.offset < at));
                 (last, records) = (None, 0);
-                let _ = walk(&log, from, at, &mut |header, at| {
-                    (last, records) = (Some((at, header.store_timestamp)), records + 1);
-                    Ok(ControlFlow::Continue(()))
+                let _ = walk(&log, from, at, &mut |group| {
+                    last = group.last().map(|(header, at)| (*at, header.store_timestamp)).or(last);
+                    records += group.len();
+                    (group.len(), Ok(()))
                 });
                 (at, Err(why))
             }
@@ -256,7 +261,7 @@ impl Reput {
             shared.last_record.store(at.0, Ordering::Release);
             shared.last_timestamp.store(timestamp.0, Ordering::Release);
         }
-        self.parts.stats.dispatched(records);
+        self.parts.stats.dispatched(records as u64);
         shared.dispatched.store(at.0, Ordering::Release);
         done?;
         if self.at < limit || (self.index_at < self.at && self.parts.shared.index_error.lock().is_none()) {
@@ -350,11 +355,13 @@ impl Reput {
         let (log, stop) = (Arc::clone(&self.parts.log), limit.min(self.at));
         let mut keys = std::mem::take(&mut self.keys);
         let parts = &self.parts;
-        let (at, _) = walk(&log, self.index_at, stop, &mut |header, at| {
-            if !parts.deleted.covers(header.topic, at) {
-                parts.projection.of(header).keys(|| IndexKeys::of(header.topic), &mut keys);
+        let (at, _) = walk(&log, self.index_at, stop, &mut |group| {
+            for (header, at) in group {
+                if !parts.deleted.covers(header.topic, *at) {
+                    parts.projection.of(header).keys(|| IndexKeys::of(header.topic), &mut keys);
+                }
             }
-            Ok(ControlFlow::Continue(()))
+            (group.len(), Ok(()))
         });
         self.keys = keys;
         self.give_keys(at);
@@ -409,11 +416,11 @@ fn gap(queue: &Queue, expected: QueueOffset) -> Error {
     Error::Io { action: "dispatch into", path: "consumequeue".into(), source }
 }
 
-/// What is to be done with a record; a break leaves it and all behind it alone.
-type Each<'e> = dyn FnMut(&Header<'_>, PhysicalOffset) -> Result<ControlFlow<()>> + 'e;
+/// What is to be done with the next records and their places; says how many were taken, and what kept it from the others.
+type Each<'e> = dyn FnMut(&[(Header<'_>, PhysicalOffset)]) -> (usize, Result<()>) + 'e;
 
-/// Calls `each` for the records from `from` on: those that lie wholly below `limit`, [`STEP_BYTES`] of them at most.
-/// Returns where it ended: behind the last record that `each` took.
+/// Calls `each` for the records from `from` on, [`GROUP`] at a time: those that lie wholly below `limit`,
+/// [`STEP_BYTES`] of them at most. Returns where it ended: behind the last record that `each` took.
 fn walk(
     log: &CommitLog,
     from: PhysicalOffset,
@@ -429,28 +436,52 @@ fn walk(
         let start = at;
         let room = usize::try_from(limit.since(start)).unwrap_or(usize::MAX).min(lease.len());
         let mut read = 0;
+        let mut group = Vec::with_capacity(GROUP);
         while read < room && at < stop {
-            // What is published is whole: anything but a record ends the segment.
-            match Header::peek(&lease[read..room]) {
-                Ok(header) => {
-                    lease.prefetch(read + header.total_size);
-                    match each(&header, at) {
-                        Ok(ControlFlow::Continue(())) => read += header.total_size,
-                        Ok(ControlFlow::Break(())) => return (at, Ok(())),
-                        Err(error) => return (at, Err(error)),
-                    }
-                }
-                Err(why) => {
-                    let magic = message::size_and_magic(&lease[read..room]).map(|(_, magic)| magic);
-                    if magic.is_ok_and(|magic| magic != message::MAGIC_BLANK) {
-                        let place = at.since(PhysicalOffset::ZERO);
-                        return (at, Err(Error::corrupt("commitlog", place)(why)));
-                    }
-                    read = room;
-                }
+            group.clear();
+            let end = gather(&lease, (start, room, stop), &mut read, &mut group);
+            let (taken, outcome) = each(&group);
+            if outcome.is_err() || taken < group.len() {
+                return (group.get(taken).map_or(at, |(_, place)| *place), outcome);
             }
             at = start.plus(read);
+            if let Some(why) = end {
+                // What is published is whole: anything but a record ends the segment.
+                let magic = message::size_and_magic(&lease[read..room]).map(|(_, magic)| magic);
+                if magic.is_ok_and(|magic| magic != message::MAGIC_BLANK) {
+                    let place = at.since(PhysicalOffset::ZERO);
+                    return (at, Err(Error::corrupt("commitlog", place)(why)));
+                }
+                read = room;
+                at = start.plus(room);
+            }
         }
     }
     (at, Ok(()))
+}
+
+/// Adds the records of a lease from `read` on to `group`, which it fills: of a lease that begins at `start`, those that
+/// begin below `stop` and end in its first `room` bytes. Says what stands there instead of a record, if it met that.
+fn gather<'l>(
+    lease: &'l Lease,
+    (start, room, stop): (PhysicalOffset, usize, PhysicalOffset),
+    read: &mut usize,
+    group: &mut Vec<(Header<'l>, PhysicalOffset)>,
+) -> Option<Corruption> {
+    while group.len() < GROUP && *read < room {
+        let at = start.plus(*read);
+        if at >= stop {
+            break;
+        }
+        match Header::peek(&lease[*read..room]) {
+            Ok(header) => {
+                *read += header.total_size;
+                // Records are often of one size; topic and properties stand at the end of each.
+                lease.prefetch(*read + 4 * header.total_size);
+                group.push((header, at));
+            }
+            Err(why) => return Some(why),
+        }
+    }
+    None
 }

@@ -12,5 +12,6 @@ mod segments;
 
 pub use allocator::Allocator;
 pub use region::{Lease, RecordSink, Region, SlotTable, Tail, fill_buffer};
+pub(crate) use region::{prefetch, prefetch_value};
 pub use segment::Segment;
 pub use segments::{Discovered, Segments, discover};

@@ -276,6 +276,21 @@ pub fn fill_buffer(buffer: &mut Vec<u8>, len: usize, fill: impl FnOnce(&mut Reco
 /// Bytes that the processor fetches at once.
 const LINE: usize = 64;
 
+/// Asks the processor to bring the line at an address closer; a hint, also for addresses where nothing is any more.
+#[inline]
+pub(crate) fn prefetch(address: usize) {
+    prefetch_line(ptr::without_provenance(address));
+}
+
+/// [`prefetch`] for the first `lines` lines of a value.
+#[inline]
+pub(crate) fn prefetch_value<T>(value: &T, lines: usize) {
+    let address = ptr::from_ref(value).addr();
+    for line in 0..lines {
+        prefetch(address + line * LINE);
+    }
+}
+
 #[inline]
 fn prefetch_line(at: *const u8) {
     #[cfg(target_arch = "x86_64")]

@@ -337,11 +337,7 @@ impl Inner {
     }
 
     fn lmq_count(&self) -> usize {
-        self.table
-            .queues()
-            .iter()
-            .filter(|queue| queue.key().topic.starts_with(dispatch::LIGHT_QUEUE_PREFIX))
-            .count()
+        self.table.count(|topic| topic.starts_with(dispatch::LIGHT_QUEUE_PREFIX))
     }
 }
 

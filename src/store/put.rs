@@ -29,6 +29,7 @@ use crate::{
         properties::{self, Properties, PropertiesBuf},
     },
     message::{Message, PutStatus, Queue},
+    segment::prefetch,
     types::{PhysicalOffset, QueueOffset, StoreTimestamp, SysFlag, TransactionType},
 };
 
@@ -289,6 +290,8 @@ impl Inner {
             return Err(Error::IllegalMessage { why: why.into() });
         }
         let target = self.registered(message.queue)?;
+        // Copied under the lock; with thousands of topics it is far away.
+        prefetch(target.topic.as_ptr().addr());
         let store_host = message.store_host.unwrap_or(self.store_host);
         let draft = Draft {
             topic: &target.topic,

@@ -16,7 +16,7 @@ mod overlay;
 mod sigbus;
 
 pub use changes::{Change, ChangeKind};
-pub use os::{MappedFile, OsVfs, forget_cached, process_cpu_time};
+pub use os::{MappedFile, OsVfs, forget_cached, process_cpu_time, raise_open_files_limit};
 pub(crate) use os::{coarse_millis, local_utc_offset, sleep_on, wake_all};
 pub use overlay::OverlayVfs;
 pub use sigbus::{SIGBUS_EXIT_CODE, exit_on_sigbus};
@@ -152,7 +152,8 @@ pub trait Vfs: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// What the system says.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
-    /// Makes a directory and its parents without syncing any, for callers that make thousands and sync them together.
+    /// Makes a directory and its parents without syncing any, for callers that make thousands and sync them together,
+    /// most of them in a new parent.
     ///
     /// # Errors
     /// What the system says.
@@ -236,5 +237,9 @@ pub trait Vfs: Send + Sync + fmt::Debug + 'static {
     /// copy-on-write file systems, which need new blocks to overwrite old ones: there, use [`Backing::write`].
     fn may_store_through_mapping(&self, _dir: &Path) -> bool {
         true
+    }
+    /// How many files and connections the process may have open.
+    fn open_files_limit(&self) -> usize {
+        usize::MAX
     }
 }

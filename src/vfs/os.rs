@@ -264,7 +264,16 @@ impl Vfs for OsVfs {
     }
 
     fn create_dirs_unsynced(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        // The parent first, where trying the directory itself looks for it in vain.
+        let exists = |made: io::Result<()>| match made {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        };
+        match exists(fs::create_dir(parent(dir))).and_then(|()| exists(fs::create_dir(dir))) {
+            // What else has the name is met by the first file in it.
+            Ok(()) => Ok(()),
+            Err(_) => fs::create_dir_all(dir),
+        }
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -398,6 +407,37 @@ impl Vfs for OsVfs {
         // SAFETY: the call succeeded, so it filled `stat`.
         let kind = unsafe { stat.assume_init() }.f_type;
         !COPY_ON_WRITE.contains(&kind)
+    }
+
+    fn open_files_limit(&self) -> usize {
+        open_files().map_or(usize::MAX, |limit| usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
+    }
+}
+
+/// How many files this process may have open now, and at most.
+fn open_files() -> io::Result<libc::rlimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: writes one live value of the right type.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0 {
+        Ok(limit)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Lets this process open as many files as it may at most: many systems begin with 1024, and each mapped file and each
+/// connection is one. For programs to call before they open a store, not for libraries.
+///
+/// # Errors
+/// What the system says; the limit is then as it was.
+pub fn raise_open_files_limit() -> io::Result<()> {
+    let mut limit = open_files()?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: reads one live value of the right type.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 

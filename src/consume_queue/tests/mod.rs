@@ -154,6 +154,67 @@ fn a_new_queue_costs_no_file_and_many_share_few_mappings() {
 }
 
 #[test]
+fn writing_to_more_queues_than_are_mapped_closes_none_of_those_in_use() {
+    let dir = TempDir::new().unwrap();
+    let table = open(&Config::new(dir.path()).max_mapped_consume_queue_files(16usize));
+    let queues: Vec<_> = (0..20)
+        .map(|id| table.get_or_create(&name("t"), QueueId(id), QueueKind::Simple))
+        .inspect(|queue| fill(queue, 0..1))
+        .collect();
+    table.write_out().unwrap();
+    let mapped = || -> Vec<bool> { queues.iter().map(|queue| queue.lock().run.is_mapped()).collect() };
+    let first = mapped();
+    assert_eq!(first.iter().filter(|mapped| **mapped).count(), 16);
+    for q in 1..4 {
+        queues.iter().for_each(|queue| fill(queue, q..q + 1));
+        table.write_out().unwrap();
+        assert_eq!(mapped(), first, "round {q}");
+    }
+    // Those that are not written to any more make room for those that are.
+    let busy = &queues[8..];
+    for q in 4..30 {
+        busy.iter().for_each(|queue| fill(queue, q..q + 1));
+        table.write_out().unwrap();
+    }
+    assert!(busy.iter().all(|queue| queue.lock().run.is_mapped()));
+    assert!(queues.iter().enumerate().all(|(n, queue)| queue.max_offset().0 == if n < 8 { 4 } else { 30 }));
+    assert!(busy.iter().all(|queue| offsets(queue) == (0..30).collect::<Vec<_>>()));
+}
+
+#[test]
+fn short_writes_to_very_many_queues_are_put_off_but_not_for_long() {
+    let dir = TempDir::new().unwrap();
+    let config = Config::new(dir.path()).max_mapped_consume_queue_files(4usize);
+    let table = open(&config);
+    let queues: Vec<_> =
+        (0..300).map(|id| table.get_or_create(&name("t"), QueueId(id), QueueKind::Simple)).collect();
+    let at = |seconds| {
+        table.flush_step(Duration::from_secs(seconds), false).unwrap();
+    };
+    let waiting = || queues.iter().filter(|queue| queue.lock().run.waiting() > 0).count();
+    at(0);
+    queues.iter().for_each(|queue| fill(queue, 0..1));
+    at(1);
+    assert_eq!(waiting(), 0, "the first entry makes the file");
+    queues.iter().for_each(|queue| fill(queue, 1..2));
+    fill(&queues[7], 2..200);
+    at(2);
+    assert_eq!((waiting(), queues[7].lock().run.waiting()), (299, 0), "what is worth a write is written");
+    at(3);
+    assert_eq!(waiting(), 299);
+    at(4);
+    assert_eq!((waiting(), table.pending_bytes()), (0, 0), "and the rest in time");
+    // A thorough turn says that everything is durable.
+    queues.iter().for_each(|queue| fill(queue, queue.max_offset().0..queue.max_offset().0 + 1));
+    assert!(table.flush_step(Duration::from_secs(61), false).unwrap().thorough);
+    assert_eq!(waiting(), 0);
+    // Few queues are written at every turn.
+    fill(&queues[0], 3..4);
+    at(62);
+    assert_eq!(waiting(), 0);
+}
+
+#[test]
 fn recovery_ends_a_queue_at_the_first_hole_and_zeroes_what_follows() {
     let dir = TempDir::new().unwrap();
     let table = open(&config(dir.path()));
