@@ -332,7 +332,13 @@ impl BrokerConfig {
         let bad = |key: &str, why: &str| {
             Err(Error::Config { key: key.into(), value: self.get(key).unwrap_or_default(), why: why.into() })
         };
-        for key in ["brokerName", "brokerClusterName", "msgTraceTopicName"] {
+        if !super::names::is_broker(&self.name) {
+            return bad(
+                "brokerName",
+                "needed are 1 to 127 characters of %|a-zA-Z0-9_-@.: and no point in front",
+            );
+        }
+        for key in ["brokerClusterName", "msgTraceTopicName"] {
             if !super::names::is_topic(&self.get(key).unwrap_or_default()) {
                 return bad(key, "needed are 1 to 127 characters of %|a-zA-Z0-9_-");
             }
@@ -559,6 +565,7 @@ mod tests {
             ("bindAddress=here", "IP address"),
             ("namesrvAddr=10.0.0.1", "host:port"),
             ("brokerName=../x", "127 characters"),
+            ("brokerClusterName=a@b", "127 characters"),
             ("brokerId=1", "does not replicate"),
             ("brokerRole=SLAVE", "does not replicate"),
             ("deleteWhen=25", "00 to 23"),

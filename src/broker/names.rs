@@ -96,6 +96,14 @@ pub(crate) fn is_topic(name: &str) -> bool {
     !name.is_empty() && name.len() <= (if made { MAX_NAME } else { MAX_TOPIC }) && plain
 }
 
+/// Whether a broker may have this name: clients that allocate queues by machine room take what stands before an `@` for
+/// the room. A topic of that name is made only where [`is_topic`] allows it.
+pub(crate) fn is_broker(name: &str) -> bool {
+    let parts = |b: u8| matches!(b, b'@' | b'.' | b':');
+    let fits = |b: u8| parts(b) || is_plain(&char::from(b).to_string());
+    !name.is_empty() && name.len() <= MAX_TOPIC && !name.starts_with('.') && name.bytes().all(fits)
+}
+
 /// Whether `name` may be a consumer or producer group.
 pub(crate) fn is_group(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME - RETRY_PREFIX.len() && is_plain(name)
@@ -155,6 +163,14 @@ mod tests {
         }
         assert!(is_topic(&pop_retry_topic("t", "g")) && is_topic(&pop_retry_topic_v2("t", "g")));
         assert!(is_topic(&retry_topic(&"g".repeat(248))) && !is_topic(&retry_topic(&"g".repeat(249))));
+    }
+
+    #[test]
+    fn a_broker_may_name_its_room() {
+        assert!(is_broker("room1@broker-a") && is_broker("broker-a.example:1") && is_broker("broker_a"));
+        for bad in ["", ".", "..", "a/b", "../x", "a b", "a\\b", "ü", "a\n", &"x".repeat(128)] {
+            assert!(!is_broker(bad), "{bad:?}");
+        }
     }
 
     #[test]

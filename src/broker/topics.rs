@@ -284,6 +284,8 @@ fn system_topics(config: &BrokerConfig) -> Vec<TopicConfig> {
     if config.trace_topic {
         topics.push(TopicConfig::new(config.trace_topic_name.as_str(), 1, rw));
     }
+    // A broker's name may be none for a topic.
+    topics.retain(|topic| names::is_topic(&topic.name));
     topics
 }
 

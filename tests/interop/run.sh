@@ -12,6 +12,7 @@
 #   grpc       the Python and Node clients that speak gRPC, through RocketMQ's own proxy: simple and push consumers,
 #              acknowledgements, changed invisible times, order
 #   light      light queues by the Java client: what one broker dispatched and committed the other goes on with
+#   allocation the Java client's six ways to share the queues of a topic within a group
 #   readme     the README's programs as they stand there, against the broker that it starts without any setting
 # Prints PASS or FAIL a scenario; a scenario that did not report is a FAIL. Ends with `N passed, N failed`.
 # With REPUT=stock the broker is RocketMQ's own, to see what a scenario gives there (not `swap`).
@@ -21,7 +22,7 @@ here=$(cd "$(dirname "$0")" && pwd); root=$(cd "$here/../.." && pwd)
 interop=$(realpath "${INTEROP:-$root/../shared/interop}")/run.sh
 reput=${1:?the reput program}; shift
 [ "$reput" = stock ] || reput=$(realpath "$reput")
-parts=${*:-readme embedded stock mqadmin grpc kill swap halves light}
+parts=${*:-readme embedded stock mqadmin grpc kill swap halves light allocation}
 
 JAVA="send_sync send_async send_oneway send_batch send_large send_too_large send_autocreate pull_no_topic compression
  send_ordered orderly_suspend push_concurrent push_broadcast long_poll rebalance offset_resume tag_filter sql92 delay_level
@@ -412,6 +413,19 @@ part_light() {
     from=$((from + 21))
     stop "$broker_pid" TERM
   done
+  stop "$namesrv_pid" KILL
+}
+
+# Six groups of two consumers each, each with a strategy of its own; the broker's name says in which room it is.
+part_allocation() {
+  build_client || { fail "allocation: the client was not built"; return; }
+  ports; conf allocation "127.0.0.1:$namesrv_port" brokerName=room1@broker-a defaultTopicQueueNums=8
+  namesrv allocation-namesrv || { fail "allocation: the name server did not start"; return; }
+  broker allocation stock || { fail "allocation: the broker did not start"; return; }
+  scenarios allocation java "" "averagely by_circle by_config by_machine_room consistent_hash machine_room_nearby" \
+    java_client_of reput.Allocation "127.0.0.1:$namesrv_port" room1@broker-a >"$work/allocation.java"
+  count_lines "$work/allocation.java"
+  stop_cleanly allocation
   stop "$namesrv_pid" KILL
 }
 
