@@ -206,15 +206,20 @@ impl Pull {
             self.next = (self.next + BATCH as i64) % self.end;
             self.under_way += 1;
         }
-        Ok(self.stream.write_all(&out)?)
+        if !out.is_empty() {
+            self.stream.write_all(&out)?;
+        }
+        Ok(())
     }
 
+    /// The next answer. What came with one read is worked off before more is asked for, in one write.
     fn answer(&mut self) -> Result<Command, Failure> {
         loop {
             if let Some(answer) = frame::decode(&mut self.received, Limits::default().max_frame)? {
                 self.under_way -= 1;
                 return Ok(answer);
             }
+            self.ask()?;
             let read = self.stream.read(&mut self.buffer)?;
             if read == 0 {
                 return Err("the broker closed the connection".into());
@@ -226,7 +231,6 @@ impl Pull {
 
 impl Caller for Pull {
     fn call(&mut self, _due: Instant) -> Result<u64, Failure> {
-        self.ask()?;
         let answer = self.answer()?;
         accepted(&answer)?;
         let messages = count(&answer.body.to_bytes());
