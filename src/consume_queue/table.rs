@@ -343,8 +343,8 @@ impl QueueTable {
         if timers.put_off == 0 { 0 } else { WORTH }
     }
 
-    /// One turn of the flush thread at `now` (monotonic): writes out, not all of it where there is much, and syncs what RocketMQ's timers say, or all
-    /// with `force`. After a failed sync every later turn fails as well.
+    /// One turn of the flush thread at `now` (monotonic): writes out, not all of it where there is much, and syncs what
+    /// RocketMQ's timers say, or all with `force`. After a failed sync every later turn fails as well.
     pub(crate) fn flush_step(&self, now: Duration, force: bool) -> Result<QueueFlush> {
         let mut timers = self.flush.lock();
         let since = |last: Option<Duration>| last.map_or(Duration::MAX, |last| now.saturating_sub(last));
