@@ -90,7 +90,8 @@ impl Appender {
     ///
     /// # Errors
     /// [`Error::RecordTooLarge`], [`Error::NoSpace`], [`Error::Io`] from a roll, [`Error::Poisoned`]. Nothing was
-    /// appended then.
+    /// appended then; but where the log is written rather than mapped, a write that failed halfway may have left its
+    /// first bytes for the next open to find.
     ///
     /// # Panics
     /// When `encode` puts more or fewer bytes: a wrong length must not reach the log. Nothing is appended then.

@@ -6,7 +6,8 @@ use std::{ops::Range, path::Path, sync::Arc, time::Duration};
 
 use super::{Budget, Call, Crash, Failure, Fault, Kept, Lab, Outcome, SimDisk};
 use crate::{
-    Config, FlushDiskType, ManualClock, Message, PhysicalOffset, QueueOffset, Steps, Store, StoreTimestamp,
+    Config, Error, FlushDiskType, ManualClock, Message, PhysicalOffset, QueueOffset, Steps, Store,
+    StoreTimestamp,
     clock::Clock,
     vfs::{Backing, Reserve, Vfs},
 };
@@ -621,6 +622,29 @@ fn a_store_in_synchronous_mode_keeps_all_that_it_acknowledged() {
     let end = life.end();
     life.power_cut(NOTHING);
     assert_eq!((life.end(), life.max("t")), (end, QueueOffset(4)));
+}
+
+/// Where the log is written and not mapped, a write can fail with a part of a batch behind it.
+#[test]
+fn of_a_batch_in_whose_middle_the_disk_failed_the_first_messages_may_be_there() {
+    let mut life = Life::new(|config| config);
+    life.open = None;
+    life.disk.set_copy_on_write();
+    life.start();
+    life.put("t", b"before", &[]);
+    life.disk.fail(Fault { call: Some(Call::Write), pass: 0, times: 1, failure: Failure::NoSpace });
+    let queue = life.store().queue("t", 0).unwrap();
+    let batch = [[1_u8; 300], [2; 300], [3; 300]];
+    let messages: Vec<_> = batch.iter().map(|body| Message::new(queue, body)).collect();
+    let refused = life.store().put_batch(&messages).map(drop);
+    assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
+    let later = life.store().put(&messages[0]).map(drop);
+    assert!(matches!(later, Err(Error::Poisoned { .. })), "{later:?}");
+    life.start();
+    assert_eq!(life.max("t"), QueueOffset(2), "the first half of the bytes was written");
+    let next = life.put("t", b"after", &[]);
+    let found = life.store().message_at(next).unwrap().unwrap();
+    assert_eq!(found.record().queue_offset, QueueOffset(2));
 }
 
 #[test]

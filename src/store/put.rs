@@ -231,7 +231,9 @@ impl Store {
     /// # Errors
     /// A typed error for each limit that the message breaks, [`Error::NoSpace`] and [`Error::DiskFull`] while there
     /// is no room (puts resume by themselves), [`Error::Poisoned`] after a failed sync, [`Error::Closed`].
-    /// [`Error::put_status`] gives RocketMQ's word for each. After an error nothing was stored.
+    /// [`Error::put_status`] gives RocketMQ's word for each. After an error nothing was stored, but for one: where the
+    /// log cannot be mapped and the disk fails during this very put, it is [`Error::Poisoned`], and whether the message
+    /// is there, the next open tells.
     pub fn put(&self, message: &Message<'_>) -> Result<Appended<'_>> {
         let inner = &self.inner;
         inner.check_open_for_puts()?;
@@ -253,7 +255,8 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::put`]; [`Error::RecordTooLarge`] when the batch does not fit into one segment. After an error
-    /// none of the messages was stored.
+    /// none of the messages was stored; where the disk failed during this very put, the next open may find the first
+    /// ones of them.
     pub fn put_batch(&self, messages: &[Message<'_>]) -> Result<Vec<Appended<'_>>> {
         let inner = &self.inner;
         inner.check_open_for_puts()?;

@@ -221,6 +221,7 @@ impl<'r> Run<'r> {
 
     fn put(&mut self, orders: &[Order], wait: Wait) -> Result<(), Violation> {
         let Some((store, _)) = &self.open else { return Ok(()) };
+        let stopped = store.status().poisoned.is_some();
         let from = locked(&self.model).log.len();
         let mut puts = Vec::with_capacity(orders.len());
         for order in orders {
@@ -241,7 +242,12 @@ impl<'r> Run<'r> {
         let appended = match done {
             Ok(appended) => appended,
             Err(error) => {
-                locked(&self.model).refuse(orders.len());
+                // Where the disk failed in the middle of it, its first bytes may have reached the file: whether the
+                // messages are there, or of a batch how many, the next open tells. Of every other one nothing is there.
+                let half_written = matches!(error, Error::Poisoned { .. }) && !stopped;
+                if !half_written {
+                    locked(&self.model).refuse(orders.len());
+                }
                 // A batch longer than a segment is no fault of anybody's.
                 let fits = !matches!(error, Error::RecordTooLarge { .. });
                 return if fits { self.judge(Some(error)) } else { Ok(()) };
