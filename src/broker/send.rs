@@ -444,7 +444,11 @@ fn put_client_batch(broker: &Arc<Broker>, conn: &Arc<Connection>, mut batch: Pre
         Ok(stored) => stored.into_iter().collect(),
         Err(error) => return refuse(conn, batch.answer, put_refusal(broker, &error)),
     };
-    let ids = stored.iter().map(Appended::message_id).collect::<Vec<_>>().join(",");
+    let mut ids = String::with_capacity(stored.len() * 33);
+    for (at, appended) in stored.iter().enumerate() {
+        ids.push_str(if at > 0 { "," } else { "" });
+        ids.push_str(&appended.message_id());
+    }
     let answer = stored.first().and_then(|first| batch.stored(ids, first));
     if let Some(last) = stored.into_iter().next_back() {
         answers::when_durable(broker, conn, last, answer.into_iter().collect());

@@ -324,7 +324,7 @@ fn text(value: &str, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
     let mut rest = value.as_bytes();
-    while let Some(at) = rest.iter().position(|b| *b < 0x20 || *b == b'"' || *b == b'\\') {
+    while let Some(at) = first_escaped(rest) {
         let byte = rest[at];
         out.extend_from_slice(&rest[..at]);
         rest = &rest[at + 1..];
@@ -341,6 +341,19 @@ fn text(value: &str, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(rest);
     out.push(b'"');
+}
+
+/// Where the first byte stands that a JSON string escapes. Looks at many at once: the answer to a batch has a
+/// kilobyte of ids.
+fn first_escaped(text: &[u8]) -> Option<usize> {
+    const AT_ONCE: usize = 32;
+    let escaped = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+    let plain = text
+        .chunks_exact(AT_ONCE)
+        .take_while(|chunk| !chunk.iter().fold(false, |any, byte| any | escaped(byte)))
+        .count()
+        * AT_ONCE;
+    text[plain..].iter().position(escaped).map(|at| plain + at)
 }
 
 /// Reads RocketMQ's binary header: `i16 code | u8 language | i16 version | i32 opaque | i32 flag | i32 length, remark

@@ -1,7 +1,7 @@
 //! What waits to be sent on one connection: frames in order, as few pieces as can be.
 //!
-//! Short frames are copied behind one another, so that the answers to a batch go out as one piece; long bodies stay
-//! the pieces they are. Filled by [`super::Connection::send`] under a lock, emptied by the write task.
+//! Short frames are copied behind one another, so that the answers to a batch go out as one piece; so are short pieces
+//! of bodies, of which the kernel takes each at the cost of copying some hundred bytes. Long ones stay what they are. Filled by [`super::Connection::send`] under a lock, emptied by the write task.
 
 use std::{cell::RefCell, collections::VecDeque};
 
@@ -14,6 +14,8 @@ use super::{
 
 /// Room that is made for short frames at a time.
 const TAIL: usize = 16 << 10;
+/// A piece of a body that is shorter is copied.
+const COPIED: usize = 512;
 /// A thread's scratch space keeps at most this much.
 const SCRATCH: usize = 64 << 10;
 
@@ -43,15 +45,23 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Adds a frame: its start, and the body behind it.
     pub(super) fn push(&mut self, head: &[u8], body: Body) {
-        if self.tail.capacity() - self.tail.len() < head.len() {
-            self.close_tail();
-            self.tail.reserve(head.len().max(TAIL));
+        self.copy(head);
+        for piece in body.into_pieces().filter(|piece| !piece.is_empty()) {
+            if piece.len() < COPIED {
+                self.copy(&piece);
+            } else {
+                self.close_tail();
+                self.pieces.push_back(piece);
+            }
         }
-        self.tail.extend_from_slice(head);
-        if !body.is_empty() {
+    }
+
+    fn copy(&mut self, bytes: &[u8]) {
+        if self.tail.capacity() - self.tail.len() < bytes.len() {
             self.close_tail();
-            self.pieces.extend(body.into_pieces().filter(|piece| !piece.is_empty()));
+            self.tail.reserve(bytes.len().max(TAIL));
         }
+        self.tail.extend_from_slice(bytes);
     }
 
     /// Moves everything into `pieces`, which are empty.
@@ -100,6 +110,21 @@ mod tests {
             assert_eq!(frame::decode(&mut bytes, usize::MAX).unwrap(), Some(command));
         }
         assert!(bytes.is_empty());
+    }
+
+    #[test]
+    fn short_pieces_of_a_body_share_a_piece() {
+        let (short, long) = (Bytes::from(vec![1; COPIED - 1]), Bytes::from(vec![2; COPIED]));
+        let body: Body = [&short, &short, &long, &short, &short].into_iter().cloned().collect();
+        let command = Command::response(0, 1).with_body(body);
+        let mut outbox = Outbox::default();
+        push(&mut outbox, command.clone());
+        let mut pieces = VecDeque::new();
+        outbox.take(&mut pieces);
+        assert_eq!(pieces.len(), 3, "the head and what is short, what is long, what is short");
+        assert_eq!(pieces[1].as_ptr(), long.as_ptr());
+        let mut bytes = BytesMut::from(&pieces.make_contiguous().concat()[..]);
+        assert_eq!(frame::decode(&mut bytes, usize::MAX).unwrap(), Some(command));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Pulls over TCP on this machine: a broker in this process, a client that keeps several under way; and beside them the
-//! limit, a bare write of as many bytes.
+//! limit, a server that answers the same requests with a bare write of as many bytes.
 
 use std::{
     io::{Read, Write},
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use reput::{
     SystemClock,
     broker::{BrokerConfig, Running},
@@ -26,7 +26,7 @@ use super::{
     Failure,
     drive::{Caller, Load, drive},
     fixture::Fixture,
-    lab::{Head, Lab, QUEUES, Sample, TOPIC, Work},
+    lab::{Head, Lab, QUEUES, TOPIC, Work},
     memory::{self, record},
     units,
 };
@@ -35,6 +35,8 @@ use super::{
 const BATCH: usize = 32;
 /// Pulls under way at a time.
 const DEPTH: usize = 8;
+/// Bytes of a request to the bare server: about those of a pull.
+const REQUEST: usize = 400;
 /// Bytes that one read of a socket takes.
 const READ: usize = 256 << 10;
 /// Longer than any answer takes that comes at all.
@@ -42,27 +44,49 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Ports that are tried for the broker, which needs one with the second below it free.
 const PORTS: usize = 100;
 
-/// Writes of a buffer that is in the cache, the size of a pull's answer, to a socket that somebody empties.
+/// What a broker cannot beat: requests of a pull's size, each answered with one write of a buffer that is ready.
 pub fn write(len: usize) -> Work {
-    let title = format!("write {BATCH} x {} to a socket on this machine", units::bytes(len as u64));
-    let head = Head::new(memory::LIMITS, format!("wire/write/{len}"), title, "msgs/s");
+    let title = format!("answer {BATCH} x {} by a bare write(), {DEPTH} under way", units::bytes(len as u64));
+    let head = Head::new(memory::LIMITS, format!("wire/write/{len}"), title.clone(), "msgs/s");
     Work::one(head, move |lab| {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let mut out = TcpStream::connect(listener.local_addr()?)?;
-        let (mut reader, _) = listener.accept()?;
-        let drain = std::thread::spawn(move || {
-            let mut buffer = vec![0; READ];
-            while reader.read(&mut buffer).is_ok_and(|read| read > 0) {}
-        });
-        let piece = vec![b'x'; len * BATCH];
-        let sample = memory::repeat(lab, || {
-            out.write_all(&piece)?;
-            Ok(BATCH as u64)
-        });
-        drop(out);
-        drain.join().map_err(|_| "the reading thread panicked")?;
+        let link = Link::connect(listener.local_addr()?)?;
+        let (peer, _) = listener.accept()?;
+        peer.set_nodelay(true)?;
+        let answering = std::thread::spawn(move || answer_bare(peer, &vec![b'x'; len * BATCH]));
+        let sample = drive(lab, &load(&title), vec![Bare { link, len: len * BATCH }]);
+        // The link is closed, so it has no more to answer.
+        answering.join().map_err(|_| "the answering thread panicked")?;
         sample
     })
+}
+
+fn load(title: &str) -> Load<'_> {
+    Load {
+        title,
+        unit: "msgs/s",
+        rate: None,
+        units_per_call: BATCH as u64,
+        timed_every: 1,
+        unit_bytes: 0,
+        most_bytes: u64::MAX,
+        time: None,
+    }
+}
+
+/// Answers every [`REQUEST`] bytes with `answer`, until the peer closes.
+fn answer_bare(mut peer: TcpStream, answer: &[u8]) {
+    let mut buffer = vec![0; READ];
+    let mut got = 0;
+    while let Ok(read @ 1..) = peer.read(&mut buffer) {
+        got += read;
+        for _ in 0..got / REQUEST {
+            if peer.write_all(answer).is_err() {
+                return;
+            }
+        }
+        got %= REQUEST;
+    }
 }
 
 /// Pulls of a queue from its first message to its last, again and again, over one connection.
@@ -77,18 +101,7 @@ pub fn pulls(fixture: &Rc<Fixture>) -> Result<Work, Failure> {
             Some(served) => served,
             none => none.insert(Served::start(lab, &fixture)?),
         };
-        let load = Load {
-            title: &title,
-            unit: "msgs/s",
-            rate: None,
-            units_per_call: BATCH as u64,
-            timed_every: 1,
-            unit_bytes: 0,
-            most_bytes: u64::MAX,
-            time: None,
-        };
-        let sample: Sample = drive(lab, &load, vec![Pull::new(served.at, served.messages)?])?;
-        Ok(sample)
+        drive(lab, &load(&title), vec![Pull::new(served.at, served.messages)?])
     }))
 }
 
@@ -163,70 +176,119 @@ fn free_port() -> Result<u16, Failure> {
     Err("there is no free port on this machine".into())
 }
 
-/// One connection with [`DEPTH`] pulls under way.
-struct Pull {
+/// One connection with up to [`DEPTH`] requests under way. New ones go out by one write when half of them are answered,
+/// so that both sides have work at any time.
+struct Link {
     stream: TcpStream,
     received: BytesMut,
     buffer: Vec<u8>,
+    under_way: usize,
+}
+
+impl Link {
+    fn connect(at: SocketAddr) -> Result<Self, Failure> {
+        let stream = TcpStream::connect(at)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, received: BytesMut::new(), buffer: vec![0; READ], under_way: 0 })
+    }
+
+    /// Sends more requests, which `write` adds to what is sent, when it is time.
+    fn ask(&mut self, mut write: impl FnMut(&mut Vec<u8>) -> Result<(), Failure>) -> Result<(), Failure> {
+        if self.under_way > DEPTH / 2 {
+            return Ok(());
+        }
+        let mut out = Vec::new();
+        while self.under_way < DEPTH {
+            write(&mut out)?;
+            self.under_way += 1;
+        }
+        Ok(self.stream.write_all(&out)?)
+    }
+
+    /// Waits for more bytes.
+    fn receive(&mut self) -> Result<(), Failure> {
+        let read = self.stream.read(&mut self.buffer)?;
+        if read == 0 {
+            return Err("the other side closed the connection".into());
+        }
+        self.received.extend_from_slice(&self.buffer[..read]);
+        Ok(())
+    }
+}
+
+/// Asks [`answer_bare`].
+struct Bare {
+    link: Link,
+    /// Bytes of an answer.
+    len: usize,
+}
+
+impl Caller for Bare {
+    fn call(&mut self, _due: Instant) -> Result<u64, Failure> {
+        self.link.ask(|out| {
+            out.resize(out.len() + REQUEST, 0);
+            Ok(())
+        })?;
+        while self.link.received.len() < self.len {
+            self.link.receive()?;
+        }
+        self.link.received.advance(self.len);
+        self.link.under_way -= 1;
+        Ok(BATCH as u64)
+    }
+}
+
+/// Asks a broker for the messages of a queue.
+struct Pull {
+    link: Link,
     next: i64,
     end: i64,
-    under_way: usize,
 }
 
 impl Pull {
     fn new(at: SocketAddr, messages: i64) -> Result<Self, Failure> {
-        let stream = TcpStream::connect(at)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
         let whole = messages / BATCH as i64 * BATCH as i64;
         if whole == 0 {
             return Err("the fixture's queue has fewer messages than one pull".into());
         }
-        let (received, buffer) = (BytesMut::new(), vec![0; READ]);
-        Ok(Self { stream, received, buffer, next: 0, end: whole, under_way: 0 })
+        Ok(Self { link: Link::connect(at)?, next: 0, end: whole })
     }
 
-    /// Asks for the next messages, until enough is under way.
-    fn ask(&mut self) -> Result<(), Failure> {
-        let mut out = Vec::new();
-        while self.under_way < DEPTH {
-            let pull = Command::request(request::PULL_MESSAGE)
-                .with_field("consumerGroup", "reput-bench")
-                .with_field("topic", TOPIC)
-                .with_field("queueId", 0)
-                .with_field("queueOffset", self.next)
-                .with_field("maxMsgNums", BATCH)
-                .with_field("sysFlag", 4)
-                .with_field("commitOffset", 0)
-                .with_field("suspendTimeoutMillis", 0)
-                .with_field("subscription", "*")
-                .with_field("subVersion", 0)
-                .with_field("expressionType", "TAG");
-            frame::encode_head(pull, &mut out)?;
-            self.next = (self.next + BATCH as i64) % self.end;
-            self.under_way += 1;
-        }
-        if !out.is_empty() {
-            self.stream.write_all(&out)?;
-        }
-        Ok(())
-    }
-
-    /// The next answer. What came with one read is worked off before more is asked for, in one write.
+    /// The next answer.
     fn answer(&mut self) -> Result<Command, Failure> {
+        let (next, end) = (&mut self.next, self.end);
+        let mut one = Vec::new();
+        self.link.ask(|out| {
+            frame::encode_head(pull(*next), &mut one)?;
+            out.extend_from_slice(&one);
+            *next = (*next + BATCH as i64) % end;
+            Ok(())
+        })?;
         loop {
-            if let Some(answer) = frame::decode(&mut self.received, Limits::default().max_frame)? {
-                self.under_way -= 1;
+            if let Some(answer) = frame::decode(&mut self.link.received, Limits::default().max_frame)? {
+                self.link.under_way -= 1;
                 return Ok(answer);
             }
-            self.ask()?;
-            let read = self.stream.read(&mut self.buffer)?;
-            if read == 0 {
-                return Err("the broker closed the connection".into());
-            }
-            self.received.extend_from_slice(&self.buffer[..read]);
+            self.link.receive()?;
         }
     }
+}
+
+/// The request for the messages from `offset`.
+fn pull(offset: i64) -> Command {
+    Command::request(request::PULL_MESSAGE)
+        .with_field("consumerGroup", "reput-bench")
+        .with_field("topic", TOPIC)
+        .with_field("queueId", 0)
+        .with_field("queueOffset", offset)
+        .with_field("maxMsgNums", BATCH)
+        .with_field("sysFlag", 4)
+        .with_field("commitOffset", 0)
+        .with_field("suspendTimeoutMillis", 0)
+        .with_field("subscription", "*")
+        .with_field("subVersion", 0)
+        .with_field("expressionType", "TAG")
 }
 
 impl Caller for Pull {
