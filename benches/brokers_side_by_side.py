@@ -2,10 +2,11 @@
 """Our broker and Apache RocketMQ's own 5.5.0 in turn, with the same program of the stock Java client over loopback.
 
   brokers_side_by_side.py REPUT [ROUNDS] [--seconds N] [--sizes 128,1024] [--threads 1,16,64] [--conf KEY=VALUE]...
+                          [--full-memory]
 
 REPUT is the built program. Both brokers run all the time over stores of their own, under one configuration, each with
 its own name server; a round loads one and then the other, in an order that changes; the first round warms both up and
-does not count. A line a cell: messages a second
+does not count. --full-memory fills the page cache before each load (fill_memory.py). A line a cell: messages a second
 as the client saw them, messages a second of the broker's processor time (/proc/PID/stat of the broker alone), and the
 99th percentile of a send. The medians of all rounds, their spread, and ours divided by RocketMQ's. Five rounds or more
 are needed for a figure worth quoting.
@@ -148,6 +149,7 @@ def main():
     parser.add_argument("--sizes", default="128,1024")
     parser.add_argument("--threads", default="1,16,64")
     parser.add_argument("--conf", action="append", default=[])
+    parser.add_argument("--full-memory", action="store_true")
     args = parser.parse_args()
     extra = dict(item.split("=", 1) for item in args.conf)
     work = pathlib.Path(tempfile.mkdtemp(prefix="reput-brokers."))
@@ -160,6 +162,8 @@ def main():
         time.sleep(2)
         for number in range(args.rounds + 1):
             for side in sides if number % 2 else reversed(sides):
+                if args.full_memory:
+                    subprocess.run([ROOT / "benches/fill_memory.py", work / "hole"], check=True, stdout=subprocess.DEVNULL)
                 side.load(args, seen if number else warming)
         table(seen)
     finally:
