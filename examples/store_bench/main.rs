@@ -5,6 +5,9 @@
 //! store_bench put     --dir DIR [--cells LIST] [--warm MS] [--ms MS] [--maxbytes N] [--set KEY=VALUE]...
 //! store_bench fill    --dir DIR --msgs N [--cells CELL] [--bytes N] [--end clean|kill]
 //! store_bench pull    --dir DIR [--cells 1:all:ref,4:tag:copy] [--warm MS] [--ms MS] [--queues N] [--end clean|wipe]
+//! store_bench reput   --dir DIR [--set messageIndexEnable=false]
+//! store_bench lag     --dir DIR [--rates 0,20000,100000] [--body N] [--ms MS]
+//! store_bench query   --dir DIR --keys N [--cells THREADS,...] [--warm MS] [--ms MS]
 //! store_bench recover --dir DIR
 //! ```
 //!
@@ -12,8 +15,11 @@
 //! waiting for the disk at once, props is `none`, `tag`, `key` or `uniq`. One JSON line a result on standard output.
 
 mod cell;
+mod dispatch;
+mod lag;
 mod measure;
 mod pull;
+mod query;
 
 use std::{
     collections::HashMap,
@@ -43,7 +49,8 @@ struct Options {
 impl Options {
     fn read() -> Result<(String, Self), Failure> {
         let mut words = std::env::args().skip(1);
-        let command = words.next().ok_or("a command is needed: put, fill, pull or recover")?;
+        let command =
+            words.next().ok_or("a command is needed: put, fill, pull, reput, lag, query or recover")?;
         let (mut named, mut settings) = (HashMap::new(), Vec::new());
         while let Some(word) = words.next() {
             let name = word.strip_prefix("--").ok_or_else(|| format!("{word} is not an option"))?;
@@ -108,6 +115,9 @@ fn main() -> ExitCode {
         "put" => put(&options),
         "fill" => fill(&options),
         "pull" => pull::pull(&options),
+        "reput" => dispatch::reput(&options),
+        "lag" => lag::lag(&options),
+        "query" => query::query(&options),
         "recover" => recover(&options),
         other => Err(format!("{other} is not a command").into()),
     });
