@@ -186,14 +186,14 @@ impl Retention {
         let plan = decide(&self.config, &self.log_segments()?, self.moment(manual)?);
         self.note(&plan);
         let mut done = Cleaned::default();
-        if !plan.segments.is_empty() {
-            self.keep_numbers()?;
-        }
+        // Asked for before the queues are flushed: what they take in later may be in memory alone.
         let dispatched = self.reput.dispatched();
+        let (needed, full) =
+            if plan.segments.is_empty() { (dispatched, None) } else { self.keep_numbers(dispatched)? };
         for (n, condemned) in plan.segments.iter().enumerate() {
             // What no queue has taken in yet must stay: its numbers stand nowhere else.
             let end = condemned.base.plus(usize::try_from(condemned.bytes).unwrap_or(usize::MAX));
-            if stop.load(Ordering::Relaxed) || end > dispatched {
+            if stop.load(Ordering::Relaxed) || end > needed {
                 break;
             }
             let forced = condemned.reason == RetentionReason::DiskNearlyFull;
@@ -215,16 +215,24 @@ impl Retention {
         if done.segments > 0 {
             self.note(&decide(&self.config, &self.log_segments()?, self.moment(false)?));
         }
-        Ok(done)
+        match full {
+            // Nothing could go, and nothing will until there is space for the queues.
+            Some(full) if done.segments == 0 => Err(full),
+            _ => Ok(done),
+        }
     }
 
     /// Brings the queues to the disk. How far a queue counts stands in its last entry and in the log; when the log
-    /// forgets, the entry must be durable, or the queue would begin again at 0 after a power cut.
-    fn keep_numbers(&self) -> Result<()> {
+    /// forgets, the entry must be durable, or the queue would begin again at 0 after a power cut. Returns where the log
+    /// may begin then, at `dispatched` at the latest, and what kept a queue from the disk.
+    fn keep_numbers(&self, dispatched: PhysicalOffset) -> Result<(PhysicalOffset, Option<Error>)> {
         match self.table.flush_step(self.clock.monotonic(), true) {
-            // The segments go so that there is space again.
-            Err(Error::NoSpace { .. }) => Ok(()),
-            other => other.map(drop),
+            Ok(_) => Ok((dispatched, None)),
+            // Segments go so that there is space again, but for those with the numbers of what could not be written.
+            Err(full @ Error::NoSpace { .. }) => {
+                Ok((dispatched.min(self.table.needs_log_from()), Some(full)))
+            }
+            Err(other) => Err(other),
         }
     }
 

@@ -343,8 +343,18 @@ impl QueueTable {
         if timers.put_off == 0 { 0 } else { WORTH }
     }
 
+    /// Where the log must begin at the latest, so that no queue forgets how far it counts: entries that wait in memory
+    /// have their numbers from it alone, and of each queue the last one's record is enough.
+    pub(crate) fn needs_log_from(&self) -> PhysicalOffset {
+        let waiting = self.waiting.unwritten.lock();
+        let ends = waiting.iter().filter_map(std::sync::Weak::upgrade).map(|queue| queue.max_physical());
+        // Within the last record: a segment that ends there or before can go.
+        ends.min().map_or(PhysicalOffset(i64::MAX), |end| PhysicalOffset(end.0 - 1))
+    }
+
     /// One turn of the flush thread at `now` (monotonic): writes out, not all of it where there is much, and syncs what
-    /// RocketMQ's timers say, or all with `force`. After a failed sync every later turn fails as well.
+    /// RocketMQ's timers say, or all with `force`. What was written is synced also where other queues could not be
+    /// written. After a failed sync every later turn fails as well.
     pub(crate) fn flush_step(&self, now: Duration, force: bool) -> Result<QueueFlush> {
         let mut timers = self.flush.lock();
         let since = |last: Option<Duration>| last.map_or(Duration::MAX, |last| now.saturating_sub(last));
@@ -356,10 +366,11 @@ impl QueueTable {
         }
         let thorough = force || since(timers.last_thorough) >= timers.thorough_interval;
         let worth = self.worth_writing(&mut timers, thorough);
-        self.write_out_from(worth)?;
-        timers.last_turn = Some(now);
+        let written = self.write_out_from(worth);
         match self.sync(if thorough { 0 } else { timers.least_pages }) {
             Ok(files) => {
+                written?;
+                timers.last_turn = Some(now);
                 timers.last_thorough = if thorough { Some(now) } else { timers.last_thorough };
                 Ok(QueueFlush { files, thorough })
             }

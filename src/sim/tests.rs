@@ -551,6 +551,35 @@ fn retention_lets_no_queue_forget_how_far_it_counts() {
     assert_eq!(life.max("lonely"), QueueOffset(1));
 }
 
+/// On a full disk, whether the first of two queue files cannot be made or the second.
+#[test]
+fn a_full_disk_makes_no_queue_forget_how_far_it_counts() {
+    let full = |pass| Fault { call: Some(Call::Create), pass, times: u64::MAX, failure: Failure::NoSpace };
+    for pass in [0, 1] {
+        let mut life = Life::new(|config| config.flush_disk_type(FlushDiskType::Sync));
+        life.put("lonely", b"only one", &[]);
+        for _ in 0..4 {
+            life.put("t", &[7; 5000], &[]);
+        }
+        while life.steps().reput().unwrap() {}
+        life.store().delete_expired();
+        life.disk.point();
+        life.clock.advance(Duration::from_secs(7200));
+        life.disk.fail(full(pass));
+        let deleted = life.steps().retention();
+        if pass == 0 {
+            // Its number stands in the oldest segment alone.
+            assert!(matches!(deleted, Err(Error::NoSpace { .. })), "{deleted:?}");
+        } else {
+            // Of t the last record is enough, which stands in the newest one.
+            assert_eq!(deleted.unwrap(), 3);
+        }
+        life.power_cut(NOTHING);
+        assert_eq!(life.max("lonely"), QueueOffset(1), "{pass} files made");
+        assert!(life.steps().retention().is_ok());
+    }
+}
+
 /// The clock went back, so that the second index file ended within the time of the first. That was taken for a checkpoint
 /// of other files, and every open made the whole index anew.
 #[test]
