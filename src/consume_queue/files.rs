@@ -394,9 +394,8 @@ impl Run {
             self.disk.vfs.create_dirs_unsynced(&self.dir).map_err(no_space("create", &self.dir, 0))?;
             self.dir_is_new = true;
         }
-        if let Some(last) = self.files.back().filter(|_| self.last_is_new) {
-            let table = self.disk.table(last)?;
-            table.backing().sync(0..table.len()).map_err(Error::io("sync", &last.path))?;
+        if let Some(last) = self.files.back().filter(|_| self.last_is_new && self.disk.failed().is_none()) {
+            self.disk.sync_file(last, &*self.disk.table(last)?)?;
             self.sync_names()?;
         }
         let (slot, table) = self.disk.create(base, self.dir.join(format!("{base:020}")), self.file_size)?;
@@ -406,7 +405,7 @@ impl Run {
     }
 
     fn sync_names(&self) -> Result<()> {
-        self.disk.vfs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir))
+        self.disk.sync_dir(&self.dir)
     }
 
     /// Removes the last files for which `goes` says so, each when the removal of the one behind it is durable, whoever

@@ -8,9 +8,9 @@
 
 use std::{
     collections::VecDeque,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -59,13 +59,38 @@ pub(super) struct Disk {
     pub vfs: Arc<dyn Vfs>,
     limit: usize,
     ring: Mutex<VecDeque<Weak<Slot>>>,
+    /// What the first sync that failed said, whoever asked for it.
+    failed: OnceLock<String>,
 }
 
 impl Disk {
     /// Keeps at most `limit` files mapped, and leaves half of the descriptors that the process may have to others.
     pub(super) fn new(vfs: Arc<dyn Vfs>, limit: usize) -> Self {
         let limit = limit.min(vfs.open_files_limit() / 2).max(1);
-        Self { vfs, limit, ring: Mutex::new(VecDeque::new()) }
+        Self { vfs, limit, ring: Mutex::new(VecDeque::new()), failed: OnceLock::new() }
+    }
+
+    /// Why nothing of the queues counts as durable any more: a sync that fails may leave lost pages looking clean, so
+    /// that the next one succeeds without them.
+    pub(super) fn failed(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
+    }
+
+    /// Takes note of a sync that failed.
+    pub(super) fn fail(&self, error: Error) -> Error {
+        self.failed.get_or_init(|| error.to_string());
+        error
+    }
+
+    /// Makes the names in a directory durable.
+    pub(super) fn sync_dir(&self, dir: &Path) -> Result<()> {
+        self.vfs.sync_dir(dir).map_err(Error::io("sync", dir)).map_err(|error| self.fail(error))
+    }
+
+    /// Makes a file's bytes durable.
+    pub(super) fn sync_file(&self, slot: &Slot, table: &SlotTable) -> Result<()> {
+        let synced = table.backing().sync(0..table.len());
+        synced.map_err(Error::io("sync", &slot.path)).map_err(|error| self.fail(error))
     }
 
     /// The file's mapping, made now if there is none.
@@ -134,7 +159,7 @@ impl Disk {
 /// Wraps a failed write or creation, telling a full disk from everything else.
 pub(super) fn no_space(
     action: &'static str,
-    path: &std::path::Path,
+    path: &Path,
     bytes: u64,
 ) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_path_buf();

@@ -79,8 +79,6 @@ struct Timers {
     last_thorough: Option<Duration>,
     /// Turns since all that waited was written.
     put_off: u32,
-    /// A sync failed: nothing is known to be durable from then on.
-    failed: Option<String>,
 }
 
 impl Places {
@@ -162,7 +160,6 @@ impl QueueTable {
             last_turn: None,
             last_thorough: None,
             put_off: 0,
-            failed: None,
         });
         Self { places, waiting: Arc::default(), topics: RwLock::default(), flush }
     }
@@ -354,31 +351,31 @@ impl QueueTable {
 
     /// One turn of the flush thread at `now` (monotonic): writes out, not all of it where there is much, and syncs what
     /// RocketMQ's timers say, or all with `force`. What was written is synced also where other queues could not be
-    /// written. After a failed sync every later turn fails as well.
+    /// written. After a failed sync, of this turn or of a queue that began a file, every later turn fails as well.
     pub(crate) fn flush_step(&self, now: Duration, force: bool) -> Result<QueueFlush> {
         let mut timers = self.flush.lock();
         let since = |last: Option<Duration>| last.map_or(Duration::MAX, |last| now.saturating_sub(last));
         if !force && since(timers.last_turn) < timers.interval {
             return Ok(QueueFlush::default());
         }
-        if let Some(why) = &timers.failed {
-            return Err(Error::Poisoned { at: PhysicalOffset::ZERO, why: why.clone() });
-        }
+        self.check_syncs()?;
         let thorough = force || since(timers.last_thorough) >= timers.thorough_interval;
         let worth = self.worth_writing(&mut timers, thorough);
         let written = self.write_out_from(worth);
-        match self.sync(if thorough { 0 } else { timers.least_pages }) {
-            Ok(files) => {
-                written?;
-                timers.last_turn = Some(now);
-                timers.last_thorough = if thorough { Some(now) } else { timers.last_thorough };
-                Ok(QueueFlush { files, thorough })
-            }
-            Err(error) => {
-                timers.failed = Some(error.to_string());
-                Err(error)
-            }
-        }
+        let files = self.sync(if thorough { 0 } else { timers.least_pages });
+        let files = files.map_err(|error| self.places.disk.fail(error))?;
+        written?;
+        self.check_syncs()?;
+        timers.last_turn = Some(now);
+        timers.last_thorough = if thorough { Some(now) } else { timers.last_thorough };
+        Ok(QueueFlush { files, thorough })
+    }
+
+    fn check_syncs(&self) -> Result<()> {
+        self.places
+            .disk
+            .failed()
+            .map_or(Ok(()), |why| Err(Error::Poisoned { at: PhysicalOffset::ZERO, why: why.to_owned() }))
     }
 
     fn sync(&self, least: u64) -> Result<usize> {
@@ -410,7 +407,7 @@ impl QueueTable {
 
     fn sync_file(&self, slot: &Arc<Slot>) -> Result<()> {
         match self.places.disk.table(slot) {
-            Ok(table) => table.backing().sync(0..table.len()).map_err(Error::io("sync", &slot.path)),
+            Ok(table) => self.places.disk.sync_file(slot, &table),
             // Retention or the removal of a topic came first.
             Err(_) if !self.exists(&slot.path)? => Ok(()),
             Err(error) => Err(error),
@@ -418,11 +415,7 @@ impl QueueTable {
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<()> {
-        if self.exists(dir)? {
-            self.places.disk.vfs.sync_dir(dir).map_err(Error::io("sync", dir))
-        } else {
-            Ok(())
-        }
+        if self.exists(dir)? { self.places.disk.sync_dir(dir) } else { Ok(()) }
     }
 
     fn exists(&self, path: &Path) -> Result<bool> {

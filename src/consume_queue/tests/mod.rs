@@ -491,6 +491,26 @@ fn after_a_failed_sync_nothing_is_called_durable_again() {
     }
 }
 
+/// Of a queue that begins a file: the one before it was not on the disk, the next flush found all well, and recovery
+/// later believed it.
+#[test]
+fn after_a_failed_sync_of_a_full_file_nothing_is_called_durable_again() {
+    let dir = TempDir::new().unwrap();
+    let vfs = FaultyVfs::default();
+    let table =
+        QueueTable::load(Arc::new(vfs.clone()), &config(dir.path()).consume_queue_file_size(60_u64)).unwrap();
+    fill(&queue(&table), 0..3);
+    table.write_out().unwrap();
+    fill(&queue(&table), 3..5);
+    vfs.faults.fail(Call::Sync, 0, 1, ErrorKind::Other);
+    assert!(table.flush_step(Duration::ZERO, true).is_err());
+    let again = table.flush_step(Duration::from_secs(100), true);
+    assert!(matches!(again, Err(crate::Error::Poisoned { .. })), "{again:?}");
+    // The log has the entries all the same, and consumers see them.
+    table.write_out().unwrap();
+    assert_eq!((table.pending_bytes(), queue(&table).max_offset()), (0, QueueOffset(5)));
+}
+
 #[test]
 fn a_stale_entry_behind_the_end_does_not_come_back() {
     let dir = TempDir::new().unwrap();
