@@ -82,6 +82,8 @@ pub struct CommitLog {
     /// Set once, by the first write or sync that failed.
     poison: OnceLock<(PhysicalOffset, String)>,
     poisoned: AtomicBool,
+    /// A segment's removal may not be durable.
+    removal_is_unsynced: AtomicBool,
 }
 
 impl CommitLog {
@@ -120,6 +122,7 @@ impl CommitLog {
             read_ahead: AtomicBool::new(false),
             poison: OnceLock::new(),
             poisoned: AtomicBool::new(false),
+            removal_is_unsynced: AtomicBool::new(false),
         });
         let appender = Appender::new(Arc::clone(&log), tail, end);
         (log, appender)

@@ -1,6 +1,6 @@
 //! Reading the log, and letting go of its oldest part.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{path::PathBuf, sync::atomic::Ordering, time::SystemTime};
 
 use super::CommitLog;
 use crate::{
@@ -61,8 +61,12 @@ impl CommitLog {
     /// memory goes with the last of them. `None` when only one is left. Slow: the file system frees a gigabyte.
     ///
     /// # Errors
-    /// [`Error::Io`]; the segment is then still there.
+    /// [`Error::Io`]; the segment is then still there, or a power cut may bring it back. No other goes before that is
+    /// settled: with a later one gone and an earlier one back the log would have a hole.
     pub fn remove_oldest(&self) -> Result<Option<SegmentInfo>> {
+        if self.removal_is_unsynced.load(Ordering::Acquire) {
+            self.sync_removal()?;
+        }
         let Some(oldest) = self.segments.pop_oldest() else { return Ok(None) };
         let removed = self
             .vfs
@@ -76,12 +80,19 @@ impl CommitLog {
                 return Err(error);
             }
         };
-        self.vfs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir))?;
+        self.removal_is_unsynced.store(true, Ordering::Release);
+        self.sync_removal()?;
         Ok(Some(SegmentInfo {
             base: oldest.base,
             path: oldest.path.clone(),
             modified: stat.map_or(SystemTime::UNIX_EPOCH, |entry| entry.modified),
             len: oldest.region.len() as u64,
         }))
+    }
+
+    fn sync_removal(&self) -> Result<()> {
+        self.vfs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir))?;
+        self.removal_is_unsynced.store(false, Ordering::Release);
+        Ok(())
     }
 }

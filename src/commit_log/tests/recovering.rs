@@ -174,6 +174,20 @@ fn a_stray_segment_far_away_is_no_reason_to_make_thousands() {
     assert_eq!(rig.names().len(), 4);
 }
 
+/// A power cut may bring back the one; with the next one gone there would be a hole.
+#[test]
+fn no_segment_is_removed_while_the_removal_of_the_one_before_is_not_durable() {
+    let rig = Rig::new(FlushDiskType::Async);
+    let end = three_segments(&rig);
+    let (log, _appender) = rig.open(end);
+    rig.faults().fail(Call::SyncDir, 0, 2, io::ErrorKind::Other);
+    assert!(log.remove_oldest().is_err());
+    let removed = rig.faults().made(Call::Remove);
+    assert!(log.remove_oldest().is_err());
+    assert_eq!(rig.faults().made(Call::Remove), removed, "the directory cannot be synced yet");
+    assert_eq!(log.remove_oldest().unwrap().map(|gone| gone.base), Some(PhysicalOffset(SEGMENT as i64)));
+}
+
 #[test]
 fn a_reader_keeps_a_removed_segment_and_nobody_else_finds_it() {
     let rig = Rig::new(FlushDiskType::Async);

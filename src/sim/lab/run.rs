@@ -58,6 +58,8 @@ pub(super) struct Run<'r> {
     rng: Rng,
     /// A log sync failed in this life: nothing may be acknowledged any more.
     poisoned: bool,
+    /// The removal of a segment failed in this life: it may be gone or come back.
+    half_removed: bool,
     /// Calls of this disk fail, or will.
     broken: bool,
     /// Calls that had failed on this disk when it was last mended.
@@ -85,6 +87,7 @@ impl<'r> Run<'r> {
             open: None,
             rng: Rng::of(seed, 3),
             poisoned: false,
+            half_removed: false,
             broken: false,
             mended: 0,
             tally: Tally::default(),
@@ -142,7 +145,7 @@ impl<'r> Run<'r> {
     fn start(&mut self) -> Result<(), Violation> {
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let failed = self.disk.failed_calls();
-        self.poisoned = false;
+        (self.poisoned, self.half_removed) = (false, false);
         self.open = Some(match check::attempt(&self.disk, self.setup, &clock)? {
             Ok(opened) => opened,
             // An open that fails on a failing disk loses nothing: the next one succeeds.
@@ -166,8 +169,10 @@ impl<'r> Run<'r> {
             *seen = store.find_queue(&topic, id).map_or(0, |queue| store.max_offset(queue).0).max(*seen);
         }
         model.durable_to(status.durable_offset);
-        model.low = status.min_offset.max(PhysicalOffset::ZERO);
-        model.high = model.low;
+        model.high = status.min_offset.max(PhysicalOffset::ZERO);
+        if !self.half_removed {
+            model.low = model.high;
+        }
     }
 
     fn make(&mut self, step: &Step) -> Result<(), Violation> {
@@ -194,7 +199,9 @@ impl<'r> Run<'r> {
                 store.delete_expired();
                 self.clock.advance(Duration::from_secs(7_200));
                 locked(&self.model).high = PhysicalOffset(i64::MAX);
-                steps.retention().map(drop)
+                let deleted = steps.retention().map(drop);
+                self.half_removed |= deleted.is_err();
+                deleted
             }
             _ => Ok(()),
         };
