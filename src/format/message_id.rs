@@ -42,7 +42,7 @@ impl fmt::Display for MessageId {
 }
 
 /// Writes two digits a byte to the front of `out`; how many those are. A broker makes an id for every message that it
-/// stores; by number formatting they took 4 % of its time.
+/// stores; by number formatting those of batches took 4 % of its time.
 fn hex(bytes: &[u8], out: &mut [u8]) -> usize {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for (byte, pair) in bytes.iter().zip(out.chunks_exact_mut(2)) {

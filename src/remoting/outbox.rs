@@ -1,7 +1,8 @@
 //! What waits to be sent on one connection: frames in order, as few pieces as can be.
 //!
 //! Short frames are copied behind one another, so that the answers to a batch go out as one piece; so are short pieces
-//! of bodies, of which the kernel takes each at the cost of copying some hundred bytes. Long ones stay what they are. Filled by [`super::Connection::send`] under a lock, emptied by the write task.
+//! of bodies, of which the kernel takes each at the cost of copying some hundred bytes. Long ones stay what they are.
+//! Filled by [`super::Connection::send`] under a lock, emptied by the write task.
 
 use std::{cell::RefCell, collections::VecDeque};
 
