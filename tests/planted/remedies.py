@@ -7,14 +7,14 @@ test must fail then: one of `tests/failures`, or, with `lib:` before it, one of 
 """
 P = "crate::planted"
 # Where recovery begins instead of at the log's first byte: `from` of several plants, in one place.
-BEGIN = "last_record = parts.agree(from, &mut report)?;"
+BEGIN = "last_record = parts.agree(first, start, &mut report)?;"
 LATE = f"""let two = i64::try_from(2 * log.segment_size()).unwrap_or(0);
-        let last_two = PhysicalOffset((log.end_of_files().0 - two).max(from.0));
+        let last_two = PhysicalOffset((log.end_of_files().0 - two).max(first.0));
         let late = ({P}(110) && aborted) || ({P}(111) && !aborted) || ({P}(120) && checkpoint.logics_offset.0 == 0);
-        let from = match late {{
-            true => last_two,
-            false if {P}(115) => checkpoint.logics_offset.max(from),
-            false => from,
+        let start = match late {{
+            true => Some(Start::at_first(last_two)),
+            false if {P}(115) => Some(Start::at_first(checkpoint.logics_offset.max(first))),
+            false => start,
         }};
         {BEGIN}"""
 SHORT = "if actual > size || elsewhere || (actual < size && !proven) {"
