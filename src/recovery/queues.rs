@@ -453,23 +453,57 @@ impl Placing<'_> {
         }
         let queue = Arc::clone(&self.seen.queue);
         let confirmed = self.seen.next.unwrap_or(queue.min_offset());
+        let last = if self.seen.next.is_some() { queue.get(confirmed.plus(-1))? } else { None };
+        let behind = last.map_or(PhysicalOffset::ZERO, |last| last.end());
         let mut end = queue.max_offset();
         while end > confirmed {
             match queue.get(end.plus(-1))? {
-                Some(unit) if !self.stays(&unit, leads) => end = unit.queue_offset,
+                Some(unit) if !self.stays(&unit, behind, leads) => end = unit.queue_offset,
                 _ => break,
             }
         }
-        if end < queue.max_offset() { self.drop_from(end) } else { Ok(()) }
+        if end < queue.max_offset() {
+            self.drop_from(end)?;
+        }
+        self.mask(confirmed, end, behind)
+    }
+
+    /// Sees to it that no slot from `confirmed` to `end`, behind the queue's last record, leads to a record of another.
+    fn mask(&mut self, confirmed: QueueOffset, end: QueueOffset, behind: PhysicalOffset) -> Result<()> {
+        let queue = Arc::clone(&self.seen.queue);
+        if self.seen.next.is_none() || queue.kind() == QueueKind::Batch {
+            return Ok(());
+        }
+        // Entries rise through the queue, and lead to the damage that the next lost record was in.
+        let mut offset = behind;
+        let mut at = end;
+        while at > confirmed {
+            at = at.plus(-1);
+            let size = unreadable(offset, self.segment_size);
+            match queue.get(at)? {
+                Some(unit) if self.is_lost(&unit, behind) => offset = unit.offset,
+                Some(unit) if (unit.offset, unit.size) == (offset, size) => {}
+                _ => {
+                    self.done.rewritten += 1;
+                    self.changing().rewrite(&Dispatch { queue_offset: at, offset, size, ..BEFORE_FIRST })?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether an entry that the pass did not confirm stays nevertheless: one of a record before the log, one of a
-    /// queue that today's configuration makes no entries for, or one of a lost record. An entry that leads beyond its
-    /// damage would keep those to come out of the queue.
-    fn stays(&self, unit: &CqUnit, leads: Leads<'_>) -> bool {
+    /// queue that today's configuration makes no entries for, or one of a lost record.
+    fn stays(&self, unit: &CqUnit, behind: PhysicalOffset, leads: Leads<'_>) -> bool {
         let unseen = self.seen.next.is_none();
-        (unseen && (unit.offset < self.first || leads(&self.seen.queue, unit)))
-            || damage_at(self.damage, unit.offset).is_some_and(|range| unit.end() <= range.to)
+        (unseen && (unit.offset < self.first || leads(&self.seen.queue, unit))) || self.is_lost(unit, behind)
+    }
+
+    /// Whether an entry is that of a lost record, `behind` the queue's last one. An entry that leads beyond its damage
+    /// would keep those to come out of the queue.
+    fn is_lost(&self, unit: &CqUnit, behind: PhysicalOffset) -> bool {
+        unit.offset >= behind
+            && damage_at(self.damage, unit.offset).is_some_and(|range| unit.end() <= range.to)
     }
 }
 

@@ -429,6 +429,38 @@ fn entries_shifted_by_another_store_go_back_to_their_slots() {
     assert!(written.lost_is([]).report.queues.rewritten > 0);
 }
 
+/// The entries of its first file stood in the second as well, one of them led to damage: it passed for the last of the
+/// queue's lost messages, and those before it were served again under new numbers.
+#[test]
+fn entries_of_a_copied_queue_file_pass_for_no_lost_message() {
+    let written = Written::new(75);
+    let lost = (45..60).find(|i| i % 3 == 0 && written.middle(*i)).unwrap();
+    written.flip_body(lost);
+    fs::copy(written.queue_file("a", 0, 0), written.queue_file("a", 0, 1)).unwrap();
+    let view = written.lost_is([lost]);
+    assert_eq!(view.queues[&("a".to_owned(), 0)], (0, 25));
+}
+
+/// What stands between them does not lead to messages of other numbers.
+#[test]
+fn lost_messages_at_a_queue_s_end_keep_their_numbers_and_nobody_else_s_message() {
+    let written = Written::new(75);
+    // The last three of a queue are lost, and the entry of the one in the middle is that of an earlier message.
+    let last: Vec<_> = (0..75).rev().filter(|i| i % 3 == 0).take(3).collect();
+    let from = written.puts[last[2]].at;
+    written.patch(from, &vec![0xAA; written.puts[74].at - from]);
+    let file = written.queue_file("a", 0, 1);
+    let mut entries = fs::read(&file).unwrap();
+    let first = fs::read(written.queue_file("a", 0, 0)).unwrap();
+    entries[3 * 20..4 * 20].copy_from_slice(&first[..20]);
+    fs::write(&file, entries).unwrap();
+    for _ in 0..2 {
+        let view = written.lost_is(last[2]..74);
+        assert_eq!(view.queues[&("a".to_owned(), 0)], (0, 25));
+        written.mended();
+    }
+}
+
 #[test]
 fn a_queue_that_lost_its_first_file_is_made_anew() {
     let written = Written::new(150);

@@ -12,6 +12,7 @@ prints both sides. Ends with a line `N passed, N failed`.
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -42,6 +43,8 @@ REASONS = {
     "wrong-size": "A file has another length than configured: Java maps it longer or cuts it, ours refuses and names it.",
     "foreign-file": "A file that is none of the store's lies in it: ours refuses and names it.",
     "number-damaged": "The record's queue, topic or number is not what its neighbours and its entry say: in no queue of ours.",
+    "stray-segment": "A file of the log has no segment's name, and the log begins behind it: Java serves it by the order of the names, ours "
+                     "warns and leaves it.",
     "java-index-lost": "Java finds fewer records by a key: it drops index files that ours mends.",
 }
 
@@ -137,7 +140,8 @@ class Served:
         self.queries = {(line["topic"], line["key"]): set(line["phyOffsets"]) for line in lines
                         if line["t"] == "query" and isinstance(line.get("phyOffsets"), list)}
         self.damage = [(line["phyOffset"], line["phyOffset"] + line["size"]) for line in lines if line["t"] == "damage"]
-        self.messages, self.misplaced, self.entries = {}, {}, {}
+        self.min = min([line["minPhyOffset"] for line in lines if line["t"] == "store"], default=0)
+        self.messages, self.misplaced, self.entries, self.misnumbered = {}, {}, {}, []
         for line in lines:
             if line["t"] != "cq":
                 continue
@@ -150,6 +154,8 @@ class Served:
                 self.misplaced[place] = "an entry that leads nowhere"
             elif ours or self.whole(line):
                 self.messages[place] = mark
+                if ours and line["batchNum"] == 1 and line["topic"] == line["msgTopic"] and line["msgQueueOffset"] != place[2]:
+                    self.misnumbered.append(place)
             else:
                 damaged = line.get("msgPhyOffset") == line["phyOffset"] and not line["whole"]
                 self.misplaced[place] = "java-serves-damage" if damaged else "java-misplaced"
@@ -164,8 +170,10 @@ class Served:
         return line.get("msgQueueId") == line["queueId"] and line.get("msgQueueOffset") == line["queueOffset"]
 
 
-def compare(java, ours):
+def compare(java, ours, strays):
     """Yields (reason or None, what differs)."""
+    for place in ours.misnumbered:
+        yield None, "ours serves %s, which has another number" % (place,)
     for place, mark in sorted(java.messages.items()):
         here = ours.messages.get(place)
         if here == mark:
@@ -176,6 +184,10 @@ def compare(java, ours):
             yield None, "Java serves %s at %d, which ours calls damage" % (place, at)
         elif here is None and at in ours.records and place not in ours.messages:
             yield "number-damaged" if moved(place, at, ours) else None, "ours has %s at %d in no queue" % (place, at)
+        elif here is None and at < ours.min and strays:
+            yield "stray-segment", "%s at %d" % (place, at)
+        elif light_number(ours.records.get(at, {}), place[0]) not in (None, place[2]):
+            yield "java-misplaced", "%s leads to a message that has another number there" % (place,)
         else:
             yield None, "Java serves %s at %s, ours %s" % (place, mark, here)
     for place, mark in sorted(ours.messages.items()):
@@ -185,7 +197,8 @@ def compare(java, ours):
         if place in java.misplaced:
             # Where Java's entry leads to the same record, it would be for the dump to say why it is not served.
             alike = java.entries[place] == mark[:2] and java.misplaced[place] != "java-serves-damage"
-            yield None if alike else "java-misplaced", "%s at %d, Java's entry leads to %s" % (place, at, java.entries[place])
+            reason = "java-misplaced" if not alike else "cut-by-java" if at >= java.max else None
+            yield reason, "%s at %d, Java's entry leads to %s" % (place, at, java.entries[place])
         elif at >= java.max:
             yield "cut-by-java", "%s at %d" % (place, at)
         elif at in java.records and java.records[at].get("recordSha256") == mark[2]:
@@ -210,6 +223,13 @@ def compare(java, ours):
             yield None, "key %s: Java finds %s, ours %s" % (question, sorted(hits), sorted(here))
         elif here - hits:
             yield "java-index-lost", "key %s" % (question,)
+
+
+def light_number(record, queue):
+    """The number that a record says it has in a queue that it is dispatched to besides its own."""
+    texts = record.get("properties", {})
+    queues, numbers = (texts.get("INNER_MULTI_" + name, "").split(",") for name in ("DISPATCH", "QUEUE_OFFSET"))
+    return int(numbers[queues.index(queue)]) if queue in queues else None
 
 
 def moved(place, at, ours):
@@ -280,7 +300,8 @@ def run(reput, reader, source, home, dice, show):
         return changes, [("java-refuses", "")]
     if said != "loaded":
         return changes, [("java-fails", said)]
-    return changes, list(compare(Served(lines, False), ours))
+    strays = [name for name in os.listdir(os.path.join(store, "commitlog")) if not re.fullmatch(r"\d{20}", name)]
+    return changes, list(compare(Served(lines, False), ours, strays))
 
 
 def main():

@@ -22,6 +22,7 @@ import java.util.concurrent.ConcurrentMap;
 import java.util.concurrent.Semaphore;
 import org.apache.rocketmq.common.message.MessageDecoder;
 import org.apache.rocketmq.common.message.MessageExt;
+import org.apache.rocketmq.common.sysflag.MessageSysFlag;
 import org.apache.rocketmq.store.CommitLog;
 import org.apache.rocketmq.store.DefaultMessageStore;
 import org.apache.rocketmq.store.QueryMessageResult;
@@ -248,8 +249,7 @@ public final class Dump {
                     sha = sha(raw);
                     // What was never written, or was wiped, is zeros; a list of properties has none.
                     ended = message != null
-                        && (message.getProperties() == null || message.getProperties().isEmpty() || raw[raw.length - 1] != 0
-                            && message.getProperties().toString().indexOf('\0') < 0);
+                        && (message.getProperties() == null || message.getProperties().isEmpty() || !hasZeros(raw));
                 }
             }
         } catch (RuntimeException e) {
@@ -264,6 +264,23 @@ public final class Dump {
             message != null, "sha", sha, "msgTopic", message == null ? null : message.getTopic(), "msgQueueId",
             message == null ? null : message.getQueueId(), "msgQueueOffset", message == null ? null : message.getQueueOffset(),
             "msgPhyOffset", message == null ? null : message.getCommitLogOffset(), "whole", message != null && ended && bodyWhole(message));
+    }
+
+    /** Whether the properties of a record, behind its body and topic, hold a byte 0: what Java makes of them may not show it. */
+    private static boolean hasZeros(byte[] raw) {
+        ByteBuffer record = ByteBuffer.wrap(raw);
+        int sysFlag = record.getInt(36);
+        int hosts = ((sysFlag & MessageSysFlag.BORNHOST_V6_FLAG) == 0 ? 8 : 20) + ((sysFlag & MessageSysFlag.STOREHOSTADDRESS_V6_FLAG) == 0 ? 8 : 20);
+        int bodyAt = 48 + hosts + 8 + 4 + 8;
+        int topicAt = bodyAt + 4 + record.getInt(bodyAt);
+        boolean longTopic = record.getInt(4) == MessageDecoder.MESSAGE_MAGIC_CODE_V2;
+        int propertiesAt = topicAt + (longTopic ? 2 + record.getShort(topicAt) : 1 + record.get(topicAt)) + 2;
+        for (int at = propertiesAt; at < raw.length; at++) {
+            if (raw[at] == 0) {
+                return true;
+            }
+        }
+        return false;
     }
 
     private void query(String topic, String key) throws Exception {
