@@ -140,7 +140,6 @@ class Served:
         self.queries = {(line["topic"], line["key"]): set(line["phyOffsets"]) for line in lines
                         if line["t"] == "query" and isinstance(line.get("phyOffsets"), list)}
         self.damage = [(line["phyOffset"], line["phyOffset"] + line["size"]) for line in lines if line["t"] == "damage"]
-        self.min = min([line["minPhyOffset"] for line in lines if line["t"] == "store"], default=0)
         self.messages, self.misplaced, self.entries, self.misnumbered = {}, {}, {}, []
         for line in lines:
             if line["t"] != "cq":
@@ -182,12 +181,12 @@ def compare(java, ours, strays):
         if here is None and any(start <= at < end for start, end in ours.damage):
             # Java does not look at what is left of its checkpoint; whoever reads gets bytes that are no record's.
             yield None, "Java serves %s at %d, which ours calls damage" % (place, at)
-        elif here is None and at in ours.records and place not in ours.messages:
-            yield "number-damaged" if moved(place, at, ours) else None, "ours has %s at %d in no queue" % (place, at)
-        elif here is None and at < ours.min and strays:
-            yield "stray-segment", "%s at %d" % (place, at)
         elif light_number(ours.records.get(at, {}), place[0]) not in (None, place[2]):
             yield "java-misplaced", "%s leads to a message that has another number there" % (place,)
+        elif here is None and at in ours.records and place not in ours.messages:
+            yield "number-damaged" if moved(place, at, ours) else None, "ours has %s at %d in no queue" % (place, at)
+        elif here is None and at not in ours.records and strays:
+            yield "stray-segment", "%s at %d" % (place, at)
         else:
             yield None, "Java serves %s at %s, ours %s" % (place, mark, here)
     for place, mark in sorted(ours.messages.items()):
@@ -211,7 +210,7 @@ def compare(java, ours, strays):
     for place, why in sorted(java.misplaced.items()):
         if place not in ours.messages and why.startswith("java-"):
             yield why, "%s" % (place,)
-    yield from ends(java, ours)
+    yield from ends(java, ours, strays)
     for question, hits in sorted(java.queries.items()):
         here = ours.queries.get(question)
         if here is None:
@@ -244,14 +243,17 @@ def carries(record, question):
     return question[1] in keys.split(" ")
 
 
-def ends(java, ours):
+def ends(java, ours, strays):
     for name in sorted(java.queues.keys() | ours.queues.keys()):
         here, there = ours.queues.get(name), java.queues.get(name)
         mine = [place[2] for place in ours.messages if place[:2] == name]
         theirs = [place[2] for place in java.messages if place[:2] == name]
         if here is None:
             if theirs:
-                yield None, "ours has no queue %s/%d with %d messages of Java's" % (*name, len(theirs))
+                known = [java.messages[(*name, number)][0] in ours.records for number in theirs]
+                # A name that no topic can have, in a record that is whole otherwise.
+                reason = "number-damaged" if all(known) else "stray-segment" if strays and not any(known) else None
+                yield reason, "ours has no queue %s/%d with %d messages of Java's" % (*name, len(theirs))
             continue
         if there is None or sorted(mine) != sorted(theirs):
             continue

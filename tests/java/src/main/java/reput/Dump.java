@@ -248,8 +248,7 @@ public final class Dump {
                     message = decode(raw);
                     sha = sha(raw);
                     // What was never written, or was wiped, is zeros; a list of properties has none.
-                    ended = message != null
-                        && (message.getProperties() == null || message.getProperties().isEmpty() || !hasZeros(raw));
+                    ended = message != null && !hasZeros(raw);
                 }
             }
         } catch (RuntimeException e) {
@@ -266,7 +265,7 @@ public final class Dump {
             "msgPhyOffset", message == null ? null : message.getCommitLogOffset(), "whole", message != null && ended && bodyWhole(message));
     }
 
-    /** Whether the properties of a record, behind its body and topic, hold a byte 0: what Java makes of them may not show it. */
+    /** Whether a record holds a byte 0 behind its topic and its properties' length: what Java makes of them may not show it. */
     private static boolean hasZeros(byte[] raw) {
         ByteBuffer record = ByteBuffer.wrap(raw);
         int sysFlag = record.getInt(36);
