@@ -135,6 +135,9 @@ fn digests(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
         let meta = fs::metadata(&path).unwrap();
         let seen = if meta.len() > LARGE {
+            // Until it is written back, a file that was just unpacked may still come to have other blocks.
+            fs::File::open(&path).unwrap().sync_all().unwrap();
+            let meta = fs::metadata(&path).unwrap();
             format!("{} {} {}.{}", meta.len(), meta.blocks(), meta.mtime(), meta.mtime_nsec()).into_bytes()
         } else {
             Sha256::digest(fs::read(&path).unwrap()).to_vec()
