@@ -66,6 +66,12 @@ pub enum Corruption {
         /// Where it was found.
         actual: PhysicalOffset,
     },
+    /// The record names a topic or queue, and the entry that leads to it stands in another one.
+    #[error("the record at {at} names a queue that is not its own")]
+    AnothersQueue {
+        /// Where it stands.
+        at: PhysicalOffset,
+    },
     /// Text that is not UTF-8 or a name that cannot be one.
     #[error("{what} is not valid text")]
     Text {
@@ -91,6 +97,21 @@ pub enum Error {
         action: &'static str,
         /// On which file or directory.
         path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk does not give bytes back that it was given. Nothing that can be read is lost: another try may succeed, and
+    /// `reput store repair --apply` gives up what cannot be read and keeps the rest.
+    #[error(
+        "cannot read byte {at} of {}: {source}; check the disk, then try again or let `reput store repair --apply` give \
+         up what cannot be read", path.display()
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The first such byte in it.
+        at: u64,
         /// What the system said.
         #[source]
         source: io::Error,

@@ -18,6 +18,7 @@ use crate::{
     clock::Clock,
     config::Config,
     error::{Error, Result},
+    format::message::MIN_RECORD,
     segment::{Discovered, Region, Segment, Segments, Tail, discover},
     types::PhysicalOffset,
     vfs::{Advice, Backing, Reserve, Vfs},
@@ -127,6 +128,37 @@ impl Loaded {
         self.files.iter().map(|file| data_end(&file.region, 0)).collect()
     }
 
+    /// Fails where `range` of file `number` has bytes that cannot be read: whoever touched them would end by a signal.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`].
+    pub fn check_readable(&self, number: usize, range: Range<usize>) -> Result<()> {
+        self.files.get(number).map_or(Ok(()), |file| file.region.check_readable(&file.path, range))
+    }
+
+    /// At most `len` bytes at `at`, fewer at the end of a file; `None` outside of all files.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`].
+    pub fn bytes_at(&self, at: PhysicalOffset, len: usize) -> Result<Option<&[u8]>> {
+        let found = self.files.iter().find(|file| file.base <= at && at < file.end());
+        let Some(file) = found else { return Ok(None) };
+        let from = usize::try_from(at.since(file.base)).unwrap_or(usize::MAX);
+        let range = from..from.saturating_add(len).min(file.region.len());
+        file.region.check_readable(&file.path, range.clone())?;
+        Ok(file.region.bytes().get(range))
+    }
+
+    /// The bytes of the record that may begin at `at`, as many as it states; `None` outside of all files.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`].
+    pub fn record_at(&self, at: PhysicalOffset) -> Result<Option<&[u8]>> {
+        let start = self.bytes_at(at, MIN_RECORD)?.unwrap_or_default();
+        let stated = start.first_chunk().map_or(0, |four| u32::from_be_bytes(*four));
+        self.bytes_at(at, usize::try_from(stated).unwrap_or(usize::MAX).max(MIN_RECORD))
+    }
+
     /// Says how the next pass will read; a hint.
     pub fn advise(&self, advice: Advice) {
         for file in &self.files {
@@ -194,6 +226,11 @@ impl Loaded {
         self.vfs.create_dir_all(&self.dir).map_err(Error::io("create", &self.dir))?;
         if let Some(empty) = self.empty_last.take() {
             self.vfs.remove(&empty).map_err(Error::io("remove", &empty))?;
+        }
+        // What lies behind a hole that ends the log was never looked at.
+        for file in self.files.iter().filter(|file| file.end() > end) {
+            let from = usize::try_from(end.since(file.base)).unwrap_or(self.size);
+            file.region.check_readable(&file.path, from..self.size)?;
         }
         self.keep_aside(end, &*clock)?;
         self.remove_from(end)?;

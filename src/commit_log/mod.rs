@@ -43,6 +43,7 @@ use parking_lot::Mutex;
 pub use appender::Appender;
 pub use gaps::Gap;
 pub use load::{Loaded, load};
+pub(crate) use quarantine::Quarantine;
 pub use reader::SegmentInfo;
 
 use crate::{

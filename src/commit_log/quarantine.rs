@@ -20,14 +20,14 @@ use crate::{
 const MANIFEST_LIMIT: u64 = 4 << 20;
 
 /// Collects what one recovery cuts.
-pub(super) struct Quarantine<'a> {
+pub(crate) struct Quarantine<'a> {
     vfs: &'a dyn Vfs,
     dir: PathBuf,
     lines: String,
 }
 
 impl<'a> Quarantine<'a> {
-    pub(super) fn new(vfs: &'a dyn Vfs, dir: PathBuf) -> Self {
+    pub(crate) fn new(vfs: &'a dyn Vfs, dir: PathBuf) -> Self {
         Self { vfs, dir, lines: String::new() }
     }
 
@@ -73,12 +73,29 @@ impl<'a> Quarantine<'a> {
         Err(self.error(io::ErrorKind::AlreadyExists.into()))
     }
 
+    /// Notes that the `len` bytes of the file `from` will be in the file `name` of the quarantine.
+    pub(crate) fn note(
+        &mut self,
+        name: &str,
+        len: u64,
+        from: &str,
+        now: StoreTimestamp,
+        why: &'static str,
+    ) -> Result<()> {
+        let (name, from) = (name.escape_default(), from.escape_default());
+        let line = format!(
+            r#"{{"file":"{name}","offset":0,"len":{len},"from":"{from}","time":{},"why":"{why}"}}"#,
+            now.0
+        );
+        writeln!(self.lines, "{line}").map_err(|_| self.error(io::Error::other("out of memory")))
+    }
+
     fn error(&self, source: io::Error) -> Error {
         Error::Io { action: "write", path: self.dir.join("manifest.jsonl"), source }
     }
 
     /// Writes the manifest.
-    pub(super) fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         if self.lines.is_empty() {
             return Ok(());
         }

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use crate::{
     error::{Error, Result},
     segment::SlotTable,
-    vfs::{Reserve, Vfs},
+    vfs::{Reserve, Vfs, check_readable},
 };
 
 /// One file of a queue.
@@ -61,13 +61,21 @@ pub(super) struct Disk {
     ring: Mutex<VecDeque<Weak<Slot>>>,
     /// What the first sync that failed said, whoever asked for it.
     failed: OnceLock<String>,
+    /// The store is being opened: what cannot be read must be an error.
+    opening: AtomicBool,
 }
 
 impl Disk {
     /// Keeps at most `limit` files mapped, and leaves half of the descriptors that the process may have to others.
     pub(super) fn new(vfs: Arc<dyn Vfs>, limit: usize) -> Self {
         let limit = limit.min(vfs.open_files_limit() / 2).max(1);
-        Self { vfs, limit, ring: Mutex::new(VecDeque::new()), failed: OnceLock::new() }
+        let (ring, failed, opening) = (Mutex::default(), OnceLock::new(), AtomicBool::new(true));
+        Self { vfs, limit, ring, failed, opening }
+    }
+
+    /// From here on files are mapped without being read first.
+    pub(super) fn opened(&self) {
+        self.opening.store(false, Ordering::Relaxed);
     }
 
     /// Why nothing of the queues counts as durable any more: a sync that fails may leave lost pages looking clean, so
@@ -110,6 +118,9 @@ impl Disk {
             return Ok(Arc::clone(table));
         }
         let backing = self.vfs.open(&slot.path).map_err(Error::io("open", &slot.path))?;
+        if self.opening.load(Ordering::Relaxed) {
+            check_readable(&*backing, &slot.path, 0..backing.len())?;
+        }
         let table = Arc::new(SlotTable::new(backing));
         *place = Some(Arc::clone(&table));
         drop(place);

@@ -272,6 +272,11 @@ impl QueueTable {
         self.topics.read().iter().filter(|(topic, _)| counts(topic)).map(|(_, queues)| queues.len()).sum()
     }
 
+    /// From here on a file that is mapped is not read first.
+    pub(crate) fn opened(&self) {
+        self.places.disk.opened();
+    }
+
     /// Recovers every queue. Says which files were too short and have been filled up with zeros.
     pub(crate) fn recover(&self) -> Result<Vec<(PathBuf, u64)>> {
         let mut short = Vec::new();

@@ -13,11 +13,13 @@ use crate::{
     format::index::{ENTRY, Entry, Geometry, HEADER, Header, INDEX_COUNT_AT, time_diff},
     segment::SlotTable,
     types::{PhysicalOffset, StoreTimestamp},
-    vfs::{Backing, DirEntry, Reserve, Vfs},
+    vfs::{Backing, DirEntry, Reserve, Vfs, check_readable},
 };
 
 /// Entries get their space in steps of this many bytes.
 const STEP: usize = 4 << 20;
+/// Room for the entries of any one record.
+const ENDING: usize = 64 << 10;
 
 /// The mapping of one IndexFile, and how bytes get into it.
 #[derive(Debug)]
@@ -34,6 +36,11 @@ impl Table {
         let dir = path.parent().unwrap_or(path);
         let through_file = !vfs.may_store_through_mapping(dir);
         Self { slots: SlotTable::new(backing), path: path.to_path_buf(), through_file }
+    }
+
+    /// Fails where `range` has bytes that cannot be read.
+    pub(super) fn check_readable(&self, range: Range<usize>) -> Result<()> {
+        check_readable(self.slots.backing(), &self.path, range)
     }
 
     /// Stores bytes whose space is reserved.
@@ -138,9 +145,13 @@ impl IndexFile {
         }
         let backing = vfs.open(&file.path).map_err(Error::io("open", &file.path))?;
         let table = Table::new(vfs, backing, &file.path);
+        table.check_readable(0..HEADER)?;
         if let Ok(header) = Header::decode(&table.get::<HEADER>(0)) {
             // Nothing is ever written in place of a file that says it has more entries than it can hold.
             if header.index_count <= geometry.entries && header.slot_count <= geometry.slots {
+                // Where the index ends is read at once, all else when it is checked or asked for.
+                let end = geometry.entry_at(header.index_count);
+                table.check_readable(end.saturating_sub(ENDING)..end)?;
                 file.header = header;
                 file.table = Some(Arc::new(table));
             }

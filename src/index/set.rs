@@ -232,6 +232,13 @@ impl IndexSet {
         self.state.read().end.map(|(end, _)| end)
     }
 
+    /// Fails where file `number` or a later one has bytes that cannot be read.
+    pub(crate) fn check_readable(&self, number: usize) -> Result<()> {
+        let state = self.state.read();
+        let mut tables = state.files.iter().skip(number).filter_map(|file| file.table.as_ref());
+        tables.try_for_each(|table| table.check_readable(0..table.len()))
+    }
+
     /// Reads a whole file and says whether it is sound. One that is not there is.
     pub(crate) fn check(&self, number: usize) -> Soundness {
         let state = self.state.read();

@@ -113,6 +113,7 @@ impl<'i> IndexRepair<'i> {
             Some((index.files().iter().position(|file| file.name == *name)?, *entry))
         });
         let (file, next) = place.unwrap_or((0, 1));
+        index.check_readable(file)?;
         let mut number = file;
         while number < index.files().len() {
             if index.check(number) != Soundness::Sound {

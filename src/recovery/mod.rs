@@ -19,8 +19,9 @@ mod report;
 mod scan;
 #[cfg(test)]
 mod tests;
+pub(crate) mod without_log;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 pub use report::{DamagedRange, FileRepair, IndexRepairs, QueueRepairs, RecoveryReport};
 
@@ -31,7 +32,7 @@ use crate::{
     consume_queue::{CqUnit, Queue, QueueTable},
     deleted::DeletedTopics,
     dispatch::Projection,
-    error::Result,
+    error::{Corruption, Result},
     format::{checkpoint::Checkpoint, message::Header},
     index::IndexSet,
     types::{PhysicalOffset, StoreTimestamp},
@@ -59,6 +60,8 @@ pub(crate) struct Found {
     pub aborted: bool,
     /// Where to begin instead of at the first record; that it may is for the caller to prove.
     pub start: Option<Start>,
+    /// What was moved into the quarantine because there is no log: see [`without_log`].
+    pub aside: Vec<PathBuf>,
 }
 
 /// Where a pass begins.
@@ -117,8 +120,8 @@ pub(crate) fn recover(
     found: Found,
 ) -> Result<Recovered> {
     let started = clock.monotonic();
-    let Found { mut log, table, index, checkpoint, aborted, start } = found;
-    let mut report = RecoveryReport { aborted, ..RecoveryReport::default() };
+    let Found { mut log, table, index, checkpoint, aborted, start, aside } = found;
+    let mut report = RecoveryReport { aborted, aside, ..RecoveryReport::default() };
     let (short, strangers) = log.oddities();
     let queues = table.recover()?.into_iter().map(|(path, len)| (path, Some(len)));
     let short = short.into_iter().chain(queues);
@@ -130,13 +133,8 @@ pub(crate) fn recover(
         let durable = checkpoint.durable_end.filter(|_| aborted);
         let parts = Parts { config, deleted, log: &log, table: &table, index: &index, indexed, durable };
         last_record = parts.agree(first, start, &mut report)?;
-    } else {
-        // As in RocketMQ: without a log there is nothing that an entry could mean.
-        for queue in table.queues() {
-            queue.clear()?;
-        }
-        index.remove_all()?;
     }
+    report.durable_before = checkpoint.durable_end.filter(|durable| *durable > report.end);
     log.advise(Advice::Random);
     let doubts = aborted.then(|| Doubts::of(&checkpoint, &log));
     let end = report.end;
@@ -160,6 +158,7 @@ pub(crate) fn recover(
     if doubts.is_some() {
         index.rewrite_behind(checkpoint.index_timestamp, checkpoint.durable_end.is_some())?;
     }
+    table.opened();
     table.flush_step(clock.monotonic(), true)?;
     let indexed = index.flush(true)?.unwrap_or_default();
     report.elapsed = clock.monotonic().saturating_sub(started);
@@ -175,6 +174,7 @@ pub(crate) fn resume(clock: &Arc<dyn Clock>, found: Found, closed: Closed) -> Re
     let Closed { end, last_record } = closed;
     let Found { log, table, index, aborted, .. } = found;
     let (log, appender) = log.resumed(end, Arc::clone(clock))?;
+    table.opened();
     let indexed = index.flush(false)?.unwrap_or_default();
     let elapsed = clock.monotonic().saturating_sub(started);
     let report =
@@ -236,7 +236,8 @@ impl Parts<'_> {
         if !again && !(start.is_late && (report.records == 0 || !report.damage.is_empty())) {
             return Ok(last);
         }
-        *report = RecoveryReport { aborted: report.aborted, files, strangers, ..RecoveryReport::default() };
+        let (aborted, aside) = (report.aborted, std::mem::take(&mut report.aside));
+        *report = RecoveryReport { aborted, aside, files, strangers, ..RecoveryReport::default() };
         Ok(self.pass(&Start::at_first(first), first, None, report)?.0)
     }
 
@@ -250,7 +251,9 @@ impl Parts<'_> {
     ) -> Result<((PhysicalOffset, StoreTimestamp), bool)> {
         let from = start.from;
         self.log.advise(Advice::Sequential);
-        let mut scan = Scan::new(self.log.segments().collect(), self.log.data_ends(), self.checks(), from);
+        let readable = |number, range| self.log.check_readable(number, range);
+        let segments = self.log.segments().collect();
+        let mut scan = Scan::new(segments, self.log.data_ends(), &readable, self.checks(), from);
         let projection = Projection::new(self.config);
         let deletions = !self.deleted.is_empty();
         let mut queues = QueueRepair::new(self.table, first, from, self.log.segment_size());
@@ -261,11 +264,18 @@ impl Parts<'_> {
         let holes = self.durable.map(|end| Holes::new(self.log.segments().collect(), end));
         report.start = from;
         loop {
-            match scan.step(&|header| queues.stale(header)) {
+            match scan.step(&|header, follows| queues.stale(header, follows))? {
                 Step::Record(header) => {
                     let at = header.physical_offset;
                     let dead = deletions && self.deleted.covers(header.topic, at);
                     let made = projection.of(&header);
+                    if !dead && queues.is_anothers(&made)? {
+                        let (to, why) = (at.plus(header.total_size), Corruption::AnothersQueue { at });
+                        let range = DamagedRange { from: at, to, why };
+                        queues.lost(range);
+                        report.damage.push(range);
+                        continue;
+                    }
                     if !dead {
                         queues.take(&made, &report.damage)?;
                     }
@@ -310,14 +320,12 @@ impl Parts<'_> {
 
     /// Whether an entry leads to a record below `end` that is not of a deleted topic. With `whole` its size is the
     /// record's, too: of an entry that a power cut tore the end is missing.
-    fn leads(&self, end: PhysicalOffset, whole: bool, queue: &Queue, unit: &CqUnit) -> bool {
+    fn leads(&self, end: PhysicalOffset, whole: bool, queue: &Queue, unit: &CqUnit) -> Result<bool> {
         let at = unit.offset;
-        let segment = self.log.segments().find(|(base, bytes)| *base <= at && at < base.plus(bytes.len()));
-        let rest = segment.and_then(|(base, bytes)| bytes.get(usize::try_from(at.since(base)).ok()?..));
-        let header = rest.and_then(|rest| Header::peek(rest).ok());
+        let header = self.log.record_at(at)?.and_then(|rest| Header::peek(rest).ok());
         let is_it = |header: Header<'_>| {
             header.physical_offset == at && (!whole || usize::try_from(unit.size) == Ok(header.total_size))
         };
-        header.is_some_and(is_it) && unit.end() <= end && !self.deleted.covers(&queue.key().topic, at)
+        Ok(header.is_some_and(is_it) && unit.end() <= end && !self.deleted.covers(&queue.key().topic, at))
     }
 }

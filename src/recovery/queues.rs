@@ -26,6 +26,8 @@ use crate::{
     types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, TagsCode},
 };
 
+/// Comparisons that may be spent on whose entry leads to a record: a queue that is built anew asks for each of its own.
+const WITNESSES: usize = 1 << 20;
 /// Lost records that are believed in without bytes of the log to show for them.
 const JUMP: i64 = 1 << 20;
 /// Entries of a queue that are read ahead: little enough for many queues, enough to take its lock seldom.
@@ -34,7 +36,7 @@ const WINDOW: usize = 32;
 const LAST_OFFSET: i64 = i64::MAX / 1024;
 
 /// Tells whether an entry of a queue leads to a record of the log.
-pub(super) type Leads<'l> = &'l dyn Fn(&Queue, &CqUnit) -> bool;
+pub(super) type Leads<'l> = &'l dyn Fn(&Queue, &CqUnit) -> Result<bool>;
 
 /// What the pass knows of one queue.
 #[derive(Debug)]
@@ -85,6 +87,8 @@ pub(super) struct QueueRepair<'t> {
     done: QueueRepairs,
     /// A queue was emptied when records of it had already passed.
     again: bool,
+    /// What is left of [`WITNESSES`].
+    witnesses: usize,
 }
 
 impl<'t> QueueRepair<'t> {
@@ -105,27 +109,72 @@ impl<'t> QueueRepair<'t> {
             lost: 0,
             done: QueueRepairs::default(),
             again: false,
+            witnesses: WITNESSES,
         }
     }
 
     /// Whether a record that is whole and in its place was nevertheless cut by an earlier recovery that left its
     /// bytes there, as RocketMQ's does: its number was given out again, to a record stored later.
-    pub(super) fn stale(&self, header: &Header<'_>) -> Option<Corruption> {
+    ///
+    /// The same of one that follows the record before, which is newer, and skips numbers of its queue though nothing is
+    /// lost in between: `follows` says that it does.
+    pub(super) fn stale(&self, header: &Header<'_>, follows: bool) -> Option<Corruption> {
         if header.store_timestamp >= self.newest || header.queue_offset <= QueueOffset::ZERO {
             return None;
         }
-        let next = self.seen.get(self.number_of(header.topic, header.queue_id)?)?.next?;
-        (header.queue_offset < next).then_some(Corruption::OutOfRange {
+        let seen = self.seen.get(self.number_of(header.topic, header.queue_id)?)?;
+        let next = seen.next?;
+        let skips = follows
+            && header.queue_offset > next
+            && seen.held.is_none()
+            && seen.lost == self.lost
+            && seen.queue.kind() == QueueKind::Simple;
+        (header.queue_offset < next || skips).then_some(Corruption::OutOfRange {
             what: "queue offset of a record from before",
             value: header.queue_offset.0,
             min: next.0,
-            max: LAST_OFFSET,
+            max: if skips { next.0 } else { LAST_OFFSET },
         })
     }
 
     /// Takes note of an accepted record, whatever became of it here.
     pub(super) fn seen(&mut self, header: &Header<'_>) {
         self.newest = self.newest.max(header.store_timestamp);
+    }
+
+    /// Whether the queue that a record names is not its own, which no checksum need show: another queue, that comes to
+    /// this very number next, has the entry of this record in that slot, and the queue that is named has not.
+    pub(super) fn is_anothers(&mut self, made: &Projected<'_>) -> Result<bool> {
+        if !made.is_queued() || made.kind() != QueueKind::Simple || made.queue_id.0 < 0 {
+            return Ok(false);
+        }
+        let Some(entry) = made.entry(QueueKind::Simple) else { return Ok(false) };
+        let (at, leads_here) =
+            (entry.queue_offset, |unit: &CqUnit| (unit.offset, unit.size) == (entry.offset, entry.size));
+        // A name that no topic can have leads nowhere in any case.
+        let Ok(place) = self.places.topic(made.topic) else { return Ok(false) };
+        let named = self.places.find(place, made.queue_id).map(|number| number as usize);
+        if let Some(seen) = named.and_then(|number| self.seen.get_mut(number)) {
+            if seen.queue.kind() != QueueKind::Simple || seen.unit(at)?.is_some_and(leads_here) {
+                return Ok(false);
+            }
+        } else if let Some(queue) = self.table.get(made.topic, made.queue_id) {
+            if queue.kind() != QueueKind::Simple || queue.get(at)?.as_ref().is_some_and(leads_here) {
+                return Ok(false);
+            }
+        }
+        if self.witnesses < self.seen.len() {
+            return Ok(false);
+        }
+        self.witnesses -= self.seen.len();
+        for (number, seen) in self.seen.iter_mut().enumerate() {
+            let is_next =
+                Some(number) != named && seen.next == Some(at) && seen.queue.kind() == QueueKind::Simple;
+            if is_next && seen.unit(at)?.is_some_and(leads_here) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes note of bytes that hold no records.
@@ -458,7 +507,7 @@ impl Placing<'_> {
         let mut end = queue.max_offset();
         while end > confirmed {
             match queue.get(end.plus(-1))? {
-                Some(unit) if !self.stays(&unit, behind, leads) => end = unit.queue_offset,
+                Some(unit) if !self.stays(&unit, behind, leads)? => end = unit.queue_offset,
                 _ => break,
             }
         }
@@ -494,9 +543,10 @@ impl Placing<'_> {
 
     /// Whether an entry that the pass did not confirm stays nevertheless: one of a record before the log, one of a
     /// queue that today's configuration makes no entries for, or one of a lost record.
-    fn stays(&self, unit: &CqUnit, behind: PhysicalOffset, leads: Leads<'_>) -> bool {
+    fn stays(&self, unit: &CqUnit, behind: PhysicalOffset, leads: Leads<'_>) -> Result<bool> {
         let unseen = self.seen.next.is_none();
-        (unseen && (unit.offset < self.first || leads(&self.seen.queue, unit))) || self.is_lost(unit, behind)
+        Ok(unseen && (unit.offset < self.first || leads(&self.seen.queue, unit)?)
+            || self.is_lost(unit, behind))
     }
 
     /// Whether an entry is that of a lost record, `behind` the queue's last one. An entry that leads beyond its damage

@@ -92,6 +92,11 @@ pub struct RecoveryReport {
     pub files: Vec<FileRepair>,
     /// Names that are none of the log's: left alone.
     pub strangers: Vec<PathBuf>,
+    /// Files of queues and index that led into a log that is not there at all: moved into the quarantine.
+    pub aside: Vec<PathBuf>,
+    /// Up to where the log was durable by the checkpoint's word, where that is more than is left: a disk that lost what it
+    /// said it had, or segments that were taken away.
+    pub durable_before: Option<PhysicalOffset>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -115,6 +120,8 @@ impl RecoveryReport {
         self.torn.is_none()
             && self.damage.iter().all(DamagedRange::is_closed)
             && self.files.is_empty()
+            && self.aside.is_empty()
+            && self.durable_before.is_none()
             && self.queues == QueueRepairs::default()
             && self.index == IndexRepairs::default()
     }
@@ -128,6 +135,19 @@ impl fmt::Display for RecoveryReport {
         write!(f, "{} records in {} to {}", self.records, self.start, self.end)?;
         if let Some(why) = self.torn {
             write!(f, "; cut there: {why}")?;
+        }
+        if let Some(durable) = self.durable_before {
+            write!(
+                f,
+                "; it was on the disk up to {durable}: what is missing was lost there, or its files were taken away"
+            )?;
+        }
+        if let (Some(first), count) = (self.aside.first(), self.aside.len()) {
+            write!(
+                f,
+                "; there is no log: {count} files that led into one are in quarantine/, the first {}",
+                first.display()
+            )?;
         }
         for FileRepair { path, len } in &self.files {
             match len {

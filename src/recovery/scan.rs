@@ -2,12 +2,18 @@
 //!
 //! A record counts when its lengths add up, it stands where it says, and its checksum is right. Anything else is
 //! either damage, when a record that counts stands somewhere behind it, or the torn tail, when none does. Every byte
-//! is looked at a bounded number of times, whatever the lengths on disk say, and nothing is allocated by them.
+//! is looked at a bounded number of times, whatever the lengths on disk say, and nothing is allocated by them. What
+//! cannot be read is found out before it is touched, and ends the pass with an error.
+
+use std::{
+    cell::{Cell, OnceCell},
+    ops::Range,
+};
 
 use super::DamagedRange;
 use crate::{
     config::Config,
-    error::Corruption,
+    error::{Corruption, Error, Result},
     format::{
         gap::{GAP_TOPIC, gap_of},
         message::{
@@ -22,6 +28,8 @@ use crate::{
 pub(super) const SECTOR: usize = 512;
 /// The search for a record skips zeros in steps of this many bytes.
 const BLOCK: usize = 4096;
+/// Bytes that are brought to memory at once: few enough to stay there until they are read.
+const WINDOW: usize = 4 << 20;
 /// Bytes per byte of log that the search may spend on what looks like a record and is none: enough for any accident,
 /// a bound for malice.
 const TRIALS: u64 = 4;
@@ -72,13 +80,21 @@ enum Stands<'a> {
     Blank,
 }
 
-/// Tells records that another life of the log left behind from those of this one.
-pub(crate) type Stale<'s> = &'s dyn Fn(&Header<'_>) -> Option<Corruption>;
+/// Tells records that another life of the log left behind from those of this one. The second argument says whether the
+/// record follows the one before without a gap.
+pub(crate) type Stale<'s> = &'s dyn Fn(&Header<'_>, bool) -> Option<Corruption>;
+
+/// Fails where a range of a segment, named by its number, has bytes that cannot be read.
+pub(crate) type Readable<'r> = &'r dyn Fn(usize, Range<usize>) -> Result<()>;
 
 /// A pass over the log.
-#[derive(Clone, Debug)]
 pub(crate) struct Scan<'a> {
     segments: Vec<(PhysicalOffset, &'a [u8])>,
+    readable: Readable<'a>,
+    /// For each segment, up to where it is known to be readable.
+    looked_at: Vec<Cell<usize>>,
+    /// What ended the pass.
+    failed: OnceCell<Error>,
     checks: Checks,
     /// The segment being read, and the byte in it.
     number: usize,
@@ -97,6 +113,7 @@ impl<'a> Scan<'a> {
     pub(crate) fn new(
         segments: Vec<(PhysicalOffset, &'a [u8])>,
         data_ends: Vec<usize>,
+        readable: Readable<'a>,
         checks: Checks,
         from: PhysicalOffset,
     ) -> Self {
@@ -105,11 +122,46 @@ impl<'a> Scan<'a> {
             segments.get(number).and_then(|(base, _)| usize::try_from(from.since(*base)).ok()).unwrap_or(0);
         let bytes: u64 = segments.iter().map(|(_, bytes)| bytes.len() as u64).sum();
         let trials = bytes.saturating_mul(TRIALS);
-        Self { segments, checks, number, at, end: from, data_ends, trials }
+        let (looked_at, failed) = (vec![Cell::new(0); segments.len()], OnceCell::new());
+        Self { segments, readable, looked_at, failed, checks, number, at, end: from, data_ends, trials }
     }
 
     /// The next record, damage or the end.
-    pub(crate) fn step(&mut self, stale: Stale<'_>) -> Step<'a> {
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`]; the pass is over then.
+    pub(crate) fn step(&mut self, stale: Stale<'_>) -> Result<Step<'a>> {
+        let step = self.next(stale);
+        self.failed.take().map_or(Ok(step), Err)
+    }
+
+    /// Whether a segment can be read up to `to`, where its data may end before.
+    fn can_read(&self, number: usize, to: usize) -> bool {
+        let (Some(looked_at), Some(data_end)) = (self.looked_at.get(number), self.data_ends.get(number))
+        else {
+            return false;
+        };
+        let (from, to) = (looked_at.get(), to.min(*data_end));
+        if to <= from {
+            return self.failed.get().is_none();
+        }
+        let to = to.max(from + WINDOW).min(*data_end);
+        match (self.readable)(number, from..to) {
+            Ok(()) => looked_at.set(to),
+            Err(error) => drop(self.failed.set(error)),
+        }
+        self.failed.get().is_none()
+    }
+
+    /// Whether the record that may begin at `at` can be read whole, whatever size it states.
+    fn can_read_record(&self, number: usize, at: usize) -> bool {
+        let start = self.segments.get(number).and_then(|(_, bytes)| bytes.get(at..)).unwrap_or_default();
+        self.can_read(number, at.saturating_add(MIN_RECORD))
+            && message::size_and_magic(start)
+                .map_or(true, |(size, _)| self.can_read(number, at.saturating_add(size)))
+    }
+
+    fn next(&mut self, stale: Stale<'_>) -> Step<'a> {
         loop {
             let Some(&(base, bytes)) = self.segments.get(self.number) else {
                 return Step::End { at: self.end, torn: None };
@@ -121,7 +173,10 @@ impl<'a> Scan<'a> {
                 self.next_segment(base.plus(bytes.len()));
                 continue;
             }
-            let why = match self.accept(here, rest, stale) {
+            if !self.can_read_record(self.number, self.at) {
+                return Step::End { at: here, torn: None };
+            }
+            let why = match self.accept(here, rest, &|header| stale(header, true)) {
                 Ok(Stands::Record(header)) => {
                     self.at += header.total_size;
                     self.end = here.plus(header.total_size);
@@ -165,7 +220,10 @@ impl<'a> Scan<'a> {
         let mut to = from.plus(size);
         while let Some(&(base, bytes)) = self.segments.get(self.number) {
             let rest = bytes.get(self.at..).unwrap_or_default();
-            match self.accept(base.plus(self.at), rest, stale) {
+            if !self.can_read_record(self.number, self.at) {
+                break;
+            }
+            match self.accept(base.plus(self.at), rest, &|header| stale(header, false)) {
                 Ok(Stands::Gap { size, unwritten: same }) if same == unwritten => {
                     self.at += size;
                     to = to.plus(size);
@@ -186,7 +244,7 @@ impl<'a> Scan<'a> {
         &self,
         here: PhysicalOffset,
         rest: &'a [u8],
-        stale: Stale<'_>,
+        stale: &dyn Fn(&Header<'_>) -> Option<Corruption>,
     ) -> Result<Stands<'a>, Corruption> {
         let (size, magic) = message::size_and_magic(rest)?;
         if magic == MAGIC_BLANK {
@@ -246,7 +304,9 @@ impl<'a> Scan<'a> {
     fn is_record(&self, number: usize, at: usize, stale: Stale<'_>) -> bool {
         let Some(&(base, bytes)) = self.segments.get(number) else { return false };
         let rest = bytes.get(at..).unwrap_or_default();
-        matches!(self.accept(base.plus(at), rest, stale), Ok(Stands::Record(_) | Stands::Gap { .. }))
+        let stale = |header: &Header<'_>| stale(header, false);
+        self.can_read_record(number, at)
+            && matches!(self.accept(base.plus(at), rest, &stale), Ok(Stands::Record(_) | Stands::Gap { .. }))
     }
 
     /// The first record of a segment at or behind `from`, found by its magic and its own physical offset.
@@ -256,6 +316,9 @@ impl<'a> Scan<'a> {
         let mut block = from;
         while block < data_end {
             let end = data_end.min((block / BLOCK + 1) * BLOCK);
+            if !self.can_read(number, end) {
+                return None;
+            }
             if bytes[block..end].iter().fold(0, |all, byte| all | byte) != 0 {
                 *dirty = true;
                 let found = self.search_block(number, base, bytes, block..end, stale);

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod unreadable;
+
 use tempfile::TempDir;
 
 use super::{
@@ -255,6 +257,8 @@ fn a_record_checksum_counts_where_it_is_asked_for_and_there() {
     };
     let (fifth, size) = places[4];
     patch(fifth + QUEUE_ID_AT as i64, 1);
+    // Its entry would tell as well.
+    fs::remove_dir_all(dir.path().join("consumequeue")).unwrap();
     assert_eq!(records(false), 8, "nobody asked");
     assert_eq!(records(true), 7, "the queue number is covered");
     patch(fifth + QUEUE_ID_AT as i64, 0);
@@ -592,8 +596,36 @@ fn without_a_log_nothing_is_left_that_leads_into_it() {
     fs::remove_dir_all(written.path("commitlog")).unwrap();
     let view = written.view().unwrap();
     assert!(view.records.is_empty() && view.slots.is_empty());
-    assert_eq!(view.queues[&("a".to_owned(), 0)], (0, 0));
+    assert!(view.queues.values().all(|queue| *queue == (0, 0)), "{:?}", view.queues);
     assert!(view.hits.values().all(Vec::is_empty));
+    assert!(!view.report.aside.is_empty() && view.report.durable_before.is_some(), "{}", view.report);
+}
+
+/// The log may lie on a disk that is not mounted: what led into it is kept, and serves it again.
+#[test]
+fn what_led_into_a_missing_log_is_kept_and_can_be_put_back() {
+    let written = Written::new(30);
+    let whole = written.lost_is([]);
+    let (log, elsewhere) = (written.path("commitlog"), written.path("elsewhere"));
+    let queue = "consumequeue/a/0/00000000000000000000";
+    let bytes = fs::read(written.path(queue)).unwrap();
+    fs::rename(&log, &elsewhere).unwrap();
+    for _ in 0..2 {
+        Store::open(written.config()).unwrap().close().unwrap();
+        assert_eq!(fs::read(written.path(&format!("quarantine/{queue}"))).unwrap(), bytes);
+        let manifest = fs::read_to_string(written.path("quarantine/manifest.jsonl")).unwrap();
+        assert_eq!(manifest.matches(&format!("{{\"file\":\"{queue}\"")).count(), 1, "{manifest}");
+        assert!(manifest.contains("no log"));
+    }
+    fs::remove_dir_all(&log).unwrap();
+    fs::rename(elsewhere, log).unwrap();
+    for name in ["consumequeue", "index"] {
+        let _ = fs::remove_dir_all(written.path(name));
+        fs::rename(written.path(&format!("quarantine/{name}")), written.path(name)).unwrap();
+    }
+    let view = written.view().unwrap();
+    assert_eq!((view.records.len(), view.slots.len()), (whole.records.len(), whole.slots.len()));
+    assert_eq!(view.report.queues, Default::default(), "{}", view.report);
 }
 
 #[test]
@@ -680,9 +712,10 @@ fn a_log_made_to_be_slow_is_read_in_linear_time() {
         bytes[at + 84..at + 88].copy_from_slice(&body.to_be_bytes());
     }
     let checks = Checks { body_crc: true, record_crc: false, unsynced_from: None };
-    let mut scan = Scan::new(vec![(PhysicalOffset::ZERO, &bytes)], vec![len], checks, PhysicalOffset::ZERO);
+    let segments = vec![(PhysicalOffset::ZERO, bytes.as_slice())];
+    let mut scan = Scan::new(segments, vec![len], &|_, _| Ok(()), checks, PhysicalOffset::ZERO);
     let started = Instant::now();
-    let Step::End { at, torn } = scan.step(&|_| None) else { panic!("nothing here is a record") };
+    let Step::End { at, torn } = scan.step(&|_, _| None).unwrap() else { panic!("nothing here is a record") };
     assert!(at == PhysicalOffset::ZERO && torn.is_some());
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }

@@ -17,6 +17,7 @@ use std::{
     fmt, io,
     marker::PhantomData,
     ops::{Deref, Range},
+    path::Path,
     ptr::{self, NonNull},
     slice,
     sync::{
@@ -25,7 +26,10 @@ use std::{
     },
 };
 
-use crate::vfs::{Advice, Backing};
+use crate::{
+    error::Result,
+    vfs::{Advice, Backing, check_readable},
+};
 
 /// A mapped file of which the first `published` bytes are final.
 pub struct Region {
@@ -132,6 +136,14 @@ impl Region {
             next = range.end;
             Some(range)
         })
+    }
+
+    /// Fails where `range` has bytes that cannot be read, of the file `path`: they must not be touched.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`](crate::Error::Unreadable).
+    pub(crate) fn check_readable(&self, path: &Path, range: Range<usize>) -> Result<()> {
+        check_readable(&*self.backing, path, range)
     }
 
     /// Says how the mapping will be read; a hint.

@@ -154,7 +154,7 @@ pub(super) fn untouched(
     let of_now = found.settings == settings(config)
         && checkpoint.durable_end == Some(found.end)
         && log.first_offset() == Some(found.begin)
-        && ends_as(log, found.end, last_record);
+        && ends_as(log, found.end, last_record)?;
     if !of_now || !same_files(&**vfs, config, log, &found)? {
         return Ok(None);
     }
@@ -183,20 +183,15 @@ fn same_files(vfs: &dyn Vfs, config: &Config, log: &Loaded, found: &CleanStop) -
 }
 
 /// Whether the last record stands where it stood and nothing stands at the end.
-fn ends_as(log: &Loaded, end: PhysicalOffset, last: (PhysicalOffset, StoreTimestamp)) -> bool {
+fn ends_as(log: &Loaded, end: PhysicalOffset, last: (PhysicalOffset, StoreTimestamp)) -> Result<bool> {
     const SIZE_AND_MAGIC: usize = 8;
-    let rest_at = |at: PhysicalOffset| {
-        let (base, bytes) =
-            log.segments().find(|(base, bytes)| *base <= at && at < base.plus(bytes.len()))?;
-        bytes.get(usize::try_from(at.since(base)).ok()?..)
-    };
-    let unwritten = match rest_at(end) {
-        Some(rest) => rest.iter().take(SIZE_AND_MAGIC).all(|byte| *byte == 0),
+    let unwritten = match log.bytes_at(end, SIZE_AND_MAGIC)? {
+        Some(rest) => rest.iter().all(|byte| *byte == 0),
         None => log.end_of_files() == end,
     };
-    let header = rest_at(last.0).and_then(|rest| Header::peek(rest).ok());
-    unwritten
-        && header.is_some_and(|header| {
-            (header.physical_offset, header.store_timestamp) == last && last.0.plus(header.total_size) <= end
-        })
+    let header = log.record_at(last.0)?.and_then(|rest| Header::peek(rest).ok());
+    let is_last = header.is_some_and(|header| {
+        (header.physical_offset, header.store_timestamp) == last && last.0.plus(header.total_size) <= end
+    });
+    Ok(unwritten && is_last)
 }

@@ -33,7 +33,7 @@ use crate::{
     error::{Error, Result},
     format::{checkpoint::Checkpoint, message::Limits},
     index::IndexSet,
-    recovery,
+    recovery::{self, without_log},
     reput::{Parts, Reput, ReputShared},
     retention::{DiskState, Retention},
     stats::Stats,
@@ -191,12 +191,18 @@ fn find(
     let log = commit_log::load(Arc::clone(vfs), config)?;
     let start = if aborted { agreed::start(&**vfs, config, &checkpoint, &log)? } else { None };
     let untouched = if aborted { None } else { clean_stop::untouched(vfs, config, &checkpoint, &log)? };
+    let mut aside = Vec::new();
     let (table, closed) = match untouched {
         Some(Untouched { table, closed }) => (table, Some(closed)),
-        None => (QueueTable::load(Arc::clone(vfs), config)?, None),
+        None => {
+            if log.first_offset().is_none() {
+                aside = without_log::set_aside(&**vfs, config, clock.now())?;
+            }
+            (QueueTable::load(Arc::clone(vfs), config)?, None)
+        }
     };
     let index = IndexSet::load(Arc::clone(vfs), config, Arc::clone(clock))?;
-    Ok((recovery::Found { log, table, index, checkpoint, aborted, start }, closed))
+    Ok((recovery::Found { log, table, index, checkpoint, aborted, start, aside }, closed))
 }
 
 fn limits(config: &Config) -> Limits {

@@ -26,6 +26,7 @@ pub(crate) enum Call {
     Replace,
     SyncDir,
     Reserve,
+    Probe,
 }
 
 #[derive(Debug, Default)]
@@ -189,6 +190,13 @@ impl Backing for FaultyBacking {
 
     fn data_from(&self, at: usize) -> Option<Range<usize>> {
         self.inner.data_from(at)
+    }
+
+    fn first_unreadable(&self, range: Range<usize>) -> Option<(usize, io::Error)> {
+        match self.faults.pass(Call::Probe) {
+            Ok(()) => self.inner.first_unreadable(range),
+            Err(error) => Some((range.start, error)),
+        }
     }
 
     fn announce(&self, range: Range<usize>) {

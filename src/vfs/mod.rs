@@ -6,13 +6,17 @@
 
 use std::{fmt, io, ops::Range, path::Path, ptr::NonNull, time::SystemTime};
 
-use crate::types::FileStamp;
+use crate::{
+    error::{Error, Result},
+    types::FileStamp,
+};
 
 mod changes;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod os;
 mod overlay;
+mod probe;
 mod sigbus;
 
 pub use changes::{Change, ChangeKind};
@@ -135,11 +139,28 @@ pub trait Backing: Send + Sync + fmt::Debug {
     fn data_from(&self, at: usize) -> Option<Range<usize>> {
         (at < self.len()).then(|| at..self.len())
     }
+    /// The first byte of `range` that cannot be read, and why: touching it in the mapping would end the process by a
+    /// signal. May block for as long as the disk takes to read all of `range`. Memory can always be read.
+    fn first_unreadable(&self, _range: Range<usize>) -> Option<(usize, io::Error)> {
+        None
+    }
     /// Says that `range` of the mapping is about to be stored into. Debug builds alone do; a simulated disk then finds
     /// stores that nobody told of. Real files do nothing.
     fn announce(&self, _range: Range<usize>) {}
     /// Says how the mapping will be read; a hint.
     fn advise(&self, advice: Advice);
+}
+
+/// Fails where `range` of the file `path` has bytes that cannot be read. Holes are not looked at.
+pub(crate) fn check_readable(backing: &dyn Backing, path: &Path, range: Range<usize>) -> Result<()> {
+    let mut next = range.start;
+    while let Some(data) = backing.data_from(next).filter(|data| data.start < range.end) {
+        next = data.end;
+        if let Some((at, source)) = backing.first_unreadable(data.start..data.end.min(range.end)) {
+            return Err(Error::Unreadable { path: path.to_path_buf(), at: at as u64, source });
+        }
+    }
+    Ok(())
 }
 
 /// Holds the store's lock until dropped.

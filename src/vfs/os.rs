@@ -27,7 +27,7 @@ use std::{
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 
-use super::{Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs, sigbus::Known};
+use super::{Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs, probe, sigbus::Known};
 use crate::types::FileStamp;
 
 /// The operating system's files.
@@ -155,6 +155,13 @@ impl Backing for OsBacking {
         };
         let end = seek(&self.file, start, libc::SEEK_HOLE).unwrap_or(self.len).min(self.len);
         (start < end).then_some(start..end)
+    }
+
+    fn first_unreadable(&self, range: Range<usize>) -> Option<(usize, io::Error)> {
+        match self.inside(&range) {
+            Ok(()) => probe::first_unreadable(self.base, &self.file, range),
+            Err(error) => Some((range.start, error)),
+        }
     }
 
     fn advise(&self, advice: Advice) {

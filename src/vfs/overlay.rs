@@ -22,7 +22,7 @@ use std::os::{fd::AsRawFd, unix::fs::FileExt};
 
 use parking_lot::Mutex;
 
-use super::{Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs};
+use super::{Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs, probe};
 
 /// Shows a directory as it would be after the writes made through it, and leaves it as it is.
 ///
@@ -477,6 +477,14 @@ impl Backing for OverlayFile {
 
     fn len(&self) -> usize {
         self.0.len
+    }
+
+    fn first_unreadable(&self, range: Range<usize>) -> Option<(usize, io::Error)> {
+        let file = self.0.file.as_ref()?;
+        match self.0.check(range.start, range.len()) {
+            Ok(()) => probe::first_unreadable(self.0.base, file, range),
+            Err(error) => Some((range.start, error)),
+        }
     }
 
     fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {

@@ -87,3 +87,31 @@ fn failure_16_half_written_fillers_are_written_again() {
     assert!(is_filled(), "RocketMQ would read zeros as entries of the log's first byte");
     assert!(rig.open().recovery_report().is_clean());
 }
+
+/// A flipped bit in a record's queueId, which no checksum covers: Java delivers the message in another queue. The entry
+/// that the record had is a witness: the record is damage, kept aside, and no other queue gets it.
+#[test]
+fn a_flipped_queue_id_delivers_into_no_other_queue() {
+    const QUEUE_ID_AT: usize = 12;
+    for (victim, to, aborted) in [(150, 1_u32, true), (150, 4, false), (299, 2, true), (298, 1, false)] {
+        let rig = if aborted { Rig::killed() } else { Rig::closed() };
+        let put = rig.puts[victim];
+        let bytes = rig.log(put.at, put.size);
+        rig.patch(put.at + QUEUE_ID_AT, &to.to_be_bytes());
+        for life in 0..2 {
+            let store = rig.open();
+            let report = store.recovery_report();
+            let other = store.find_queue("TopicA", i32::try_from(to).unwrap());
+            let there = other.map_or(0, |queue| store.max_offset(queue).0);
+            assert_eq!(there, 0, "life {life}: message {victim} is in queue {to}: {report}");
+            assert_eq!(max_offset(&store).0, 300, "life {life}: {report}");
+            let mut due: Vec<i64> = (0..300).collect();
+            due.remove(victim);
+            assert_eq!(served(&store).into_keys().collect::<Vec<_>>(), due, "life {life}: {report}");
+            assert!(report.is_clean() || life == 0, "{report}");
+            store.close().unwrap();
+        }
+        let kept = fs::read(rig.path(&format!("quarantine/{:020}-{}.bin", put.at, put.size))).unwrap();
+        assert_eq!(kept[QUEUE_ID_AT + 4..], bytes[QUEUE_ID_AT + 4..]);
+    }
+}
