@@ -507,3 +507,41 @@ fn light_queues_and_inner_batches_have_their_own_counts() {
     put("%LMQ%a").unwrap();
     assert_eq!(put("%LMQ%b").unwrap_err().put_status(), PutStatus::LmqConsumeQueueNumExceeded);
 }
+
+/// As in RocketMQ, whose broker does not start where a topic has queues of both kinds.
+#[test]
+fn a_single_message_in_a_batch_topic_counts_for_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = || small(&dir).batch_consume_queue_file_size(736u64);
+    let (flag, four) = (SysFlag(SysFlag::INNER_BATCH), "four in one");
+    let store = Store::open(config()).unwrap();
+    let batch = store.batch_queue("batch", 1).unwrap();
+    let other = store.queue("batch", 2).unwrap();
+    let inner = Message::new(batch, four.as_bytes()).sys_flag(flag).property("INNER_NUM", "4");
+    let single = |queue| Message::new(queue, b"single");
+    for (message, offset) in [(&inner, 0), (&single(batch), 4), (&inner, 5), (&single(other), 0)] {
+        assert_eq!(store.put(message).unwrap().queue_offset().0, offset);
+    }
+    settled(&store);
+    store.close().unwrap();
+    let entries = std::fs::read(dir.path().join("batchconsumequeue/batch/1/00000000000000000000")).unwrap();
+    assert_eq!(entries[46 + 28..46 + 38], [&4_i64.to_be_bytes()[..], &1_i16.to_be_bytes()].concat());
+    for queues in ["as they were", "gone"] {
+        if queues == "gone" {
+            std::fs::remove_dir_all(dir.path().join("batchconsumequeue")).unwrap();
+        }
+        let store = Store::open(config()).unwrap();
+        let report = store.recovery_report();
+        assert!(report.is_clean() || queues == "gone", "{report}");
+        assert!(!dir.path().join("consumequeue/batch").exists(), "{queues}");
+        let read = |id: i32, at| {
+            let got = store.get(store.find_queue("batch", id).unwrap(), QueueOffset(at)).unwrap();
+            (got.messages[0].body().to_vec(), got.messages.len())
+        };
+        assert_eq!(read(1, 0), (four.into(), 3), "{queues}");
+        assert_eq!(read(1, 4), (b"single".into(), 2), "{queues}");
+        assert_eq!(read(2, 0), (b"single".into(), 1), "{queues}");
+        store.close().unwrap();
+        assert!(reput::verify::verify(config(), &mut |_| {}, &mut |_| {}).unwrap().is_whole(), "{queues}");
+    }
+}

@@ -247,6 +247,9 @@ impl QueueTable {
             return queue;
         }
         let key = QueueKey { topic: topic.clone(), id };
+        // RocketMQ loads no directory in which a topic has queues of both kinds.
+        let kind =
+            self.topics.read().get(topic).and_then(|all| all.first()).map_or(kind, |other| other.kind());
         let state = self.places.new_state(&key, kind);
         let queue = Queue::new(key, state, Arc::clone(&self.waiting));
         let mut topics = self.topics.write();

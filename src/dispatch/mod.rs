@@ -199,7 +199,8 @@ impl<'a> Projected<'a> {
         matches!(self.transaction, TransactionType::None | TransactionType::Commit)
     }
 
-    /// The record's entry in its own queue, which is of `kind`. A batch queue takes inner batches only.
+    /// The record's entry in its own queue, which is of `kind`. In a batch queue a record that is no inner batch counts
+    /// for one message.
     #[inline]
     pub(crate) fn entry(&self, kind: QueueKind) -> Option<Dispatch<'static>> {
         if !self.is_queued() {
@@ -208,7 +209,7 @@ impl<'a> Projected<'a> {
         match kind {
             QueueKind::Simple => Some(self.simple),
             QueueKind::Batch => {
-                let (queue_offset, batch_num) = self.batch?;
+                let (queue_offset, batch_num) = self.batch.unwrap_or((self.simple.queue_offset, 1));
                 Some(Dispatch { queue_offset, batch_num, ..self.simple })
             }
         }
@@ -354,14 +355,15 @@ mod tests {
     }
 
     #[test]
-    fn an_inner_batch_counts_for_its_messages_in_a_batch_queue_only() {
+    fn in_a_batch_queue_an_inner_batch_counts_for_its_messages_and_any_other_record_for_one() {
         let record = header("t", "INNER_NUM\u{1}4\u{2}INNER_BASE\u{1}20\u{2}", SysFlag::INNER_BATCH);
         let made = projection(&[]).of(&record);
         assert_eq!(made.kind(), QueueKind::Batch);
         let entry = made.entry(QueueKind::Batch).unwrap();
         assert_eq!((entry.queue_offset.0, entry.batch_num), (20, 4));
         let single = projection(&[]).of(&header("t", "", 0));
-        assert!(single.entry(QueueKind::Batch).is_none(), "a single message has no place in a batch queue");
+        let entry = single.entry(QueueKind::Batch).unwrap();
+        assert_eq!((entry.queue_offset.0, entry.batch_num), (7, 1));
         let unflagged = header("t", "INNER_NUM\u{1}4\u{2}INNER_BASE\u{1}20\u{2}", 0);
         assert_eq!(projection(&[]).of(&unflagged).kind(), QueueKind::Simple);
     }

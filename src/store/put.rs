@@ -322,13 +322,8 @@ impl Inner {
     fn offsets_taken(&self, message: &Message<'_>, target: &Registered) -> Result<(i64, Extra)> {
         let all = Properties::new(&message.properties);
         let inner_batch = message.sys_flag.has(SysFlag::INNER_BATCH);
-        if inner_batch != (target.kind == QueueKind::Batch) {
-            let why = if inner_batch {
-                "an inner batch needs a BatchCQ topic"
-            } else {
-                "a BatchCQ topic takes inner batches only"
-            };
-            return Err(Error::IllegalMessage { why: why.into() });
+        if inner_batch && target.kind == QueueKind::Simple {
+            return Err(Error::IllegalMessage { why: "an inner batch needs a BatchCQ topic".into() });
         }
         if inner_batch {
             let count = all.get(properties::INNER_NUM).and_then(|n| n.parse::<i64>().ok()).filter(|n| *n > 0);

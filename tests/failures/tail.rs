@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::rig::{Rig, SEGMENT, max_offset, served};
+use crate::rig::{Rig, SEGMENT, max_offset, patch, served};
 
 /// Row 1: The last block of the last record never reached the disk. Java cuts it; so do we, and keep what was there.
 #[test]
@@ -65,6 +65,25 @@ fn failure_03_a_missing_page_in_the_tail_costs_what_was_in_it() {
     rig.lost_is(lost);
 }
 
+/// Row 3 where nobody was promised the tail: the log was durable up to message 250. It ends at the hole, what stood behind
+/// is kept aside, and zeros take its place.
+#[test]
+fn failure_03_behind_a_hole_in_the_unsynced_tail_nothing_counts() {
+    const DURABLE_END_AT: u64 = 4088;
+    let rig = Rig::killed();
+    let page = (rig.puts[292].at + 200).next_multiple_of(4096);
+    rig.patch(page, &[0; 4096]);
+    let durable = i64::try_from(rig.puts[250].at).unwrap() + 1;
+    patch(&rig.path("checkpoint"), DURABLE_END_AT, &durable.to_be_bytes());
+    let first = (0..300).find(|i| page < rig.puts[*i].at + rig.puts[*i].size).unwrap();
+    let (cut, end) = (rig.puts[first].at, rig.puts[299].at + rig.puts[299].size);
+    let bytes = rig.log(cut, end - cut);
+    rig.lost_is(first..300);
+    assert!(rig.log(cut, end - cut).iter().all(|byte| *byte == 0));
+    let kept = rig.path(&format!("quarantine/{cut:020}-{}.bin", end - cut));
+    assert_eq!(fs::read(kept).unwrap(), bytes);
+}
+
 /// Row 4: Java's recovery moves a pointer and leaves the bytes that it cut: behind three new records the old ones come
 /// back after the next crash. Here the tail is zeroed before anything is appended.
 #[test]
@@ -100,6 +119,20 @@ fn failure_04_what_java_cut_does_not_come_back_here_either() {
     let at = bytes.windows(8).rposition(|window| window == stored.to_be_bytes()).unwrap();
     rig.patch(last.at + at, &(stored - 60_000).to_be_bytes());
     rig.patch(last.at + 20, &290_i64.to_be_bytes());
+    rig.lost_is([299]);
+}
+
+/// The same with a number that nobody has given out yet: it skips one of its queue, though nothing is lost between the
+/// records, and is older than the one before.
+#[test]
+fn failure_04_what_java_cut_does_not_come_back_by_a_later_number() {
+    let rig = Rig::killed();
+    let last = rig.puts[299];
+    let bytes = rig.log(last.at, last.size);
+    let stored = reput::format::message::Record::decode(&bytes).unwrap().store_timestamp.0;
+    let at = bytes.windows(8).rposition(|window| window == stored.to_be_bytes()).unwrap();
+    rig.patch(last.at + at, &(stored - 60_000).to_be_bytes());
+    rig.patch(last.at + 20, &300_i64.to_be_bytes());
     rig.lost_is([299]);
 }
 
