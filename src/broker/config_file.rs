@@ -119,6 +119,29 @@ impl ConfigFile {
         })
     }
 
+    /// Keeps the file as it is in the directory `dir` as well, once.
+    pub(crate) fn keep_in(&self, dir: &Path) -> Result<()> {
+        let read = |path: &Path| self.vfs.read(path, MAX_FILE).map_err(Error::io("read", path));
+        let Some((name, bytes)) = self.path.file_name().zip(read(&self.path)?) else { return Ok(()) };
+        self.vfs.create_dir_all(dir).map_err(Error::io("create", dir))?;
+        for n in 1.. {
+            let mut kept = dir.join(name).into_os_string();
+            if n > 1 {
+                kept.push(format!("-{n}"));
+            }
+            let kept = PathBuf::from(kept);
+            match read(&kept)? {
+                None => {
+                    tracing::warn!(file = %self.path.display(), kept_as = %kept.display(), "kept as it was");
+                    return self.vfs.replace(&kept, &bytes).map_err(Error::io("write", &kept));
+                }
+                Some(there) if there == bytes => break,
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Whether this process read or wrote the file.
     pub(crate) fn is_written(&self) -> bool {
         self.last.lock().is_some()

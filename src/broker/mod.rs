@@ -323,9 +323,9 @@ fn load_state(
     let dir = config.store.path("config");
     let file = |name: &str| ConfigFile::new(Arc::clone(vfs), &dir, name);
     let offsets = Offsets::load(file, config.store.lmq, now)?;
-    offsets.clamp(|topic, id| {
+    offsets.clamp(&config.store.path("quarantine/config"), |topic, id| {
         store.find_queue(topic, id).map_or(QueueOffset::ZERO, |queue| store.max_offset(queue))
-    });
+    })?;
     Ok(State {
         topics: Topics::load(file("topics.json")?, config, now)?,
         groups: Groups::load(file("subscriptionGroup.json")?, config.store.lmq, now)?,

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    path::Path,
     sync::Arc,
 };
 
@@ -189,8 +190,13 @@ impl Offsets {
     }
 
     /// Takes back every offset beyond the end of its queue, which a log that was cut leaves behind: the consumer
-    /// would otherwise wait for messages that exist already under smaller numbers.
-    pub(crate) fn clamp(&self, end_of: impl Fn(&str, i32) -> QueueOffset) {
+    /// would otherwise wait for messages that exist already under smaller numbers. Where that leaves nothing of one, as
+    /// when the log lies on a disk that is not mounted, the table is first kept as it was in the directory `aside`.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn clamp(&self, aside: &Path, end_of: impl Fn(&str, i32) -> QueueOffset) -> Result<()> {
+        let mut nothing_left = false;
         let mut tables = self.tables.lock();
         let Tables { consumed, pulled, changed, .. } = &mut *tables;
         for (topic, groups) in consumed.0.iter_mut().chain(&mut pulled.0) {
@@ -206,12 +212,14 @@ impl Offsets {
                             end,
                             "offset beyond the end of its queue taken back"
                         );
+                        nothing_left |= end == 0;
                         *offset = end;
                         *changed = true;
                     }
                 }
             }
         }
+        if nothing_left { self.file.keep_in(aside) } else { Ok(()) }
     }
 
     /// The committed offset; `None` when the group never committed one.
@@ -539,7 +547,7 @@ mod tests {
         let table = offsets(dir.path());
         table.commit("g", "t", 0, 7);
         table.commit("g", "t", 1, 3);
-        table.clamp(|_, queue| QueueOffset(if queue == 0 { 5 } else { 4 }));
+        table.clamp(Path::new("/"), |_, queue| QueueOffset(if queue == 0 { 5 } else { 4 })).unwrap();
         assert_eq!((table.query("g", "t", 0), table.query("g", "t", 1)), (Some(5), Some(3)));
     }
 

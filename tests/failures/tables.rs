@@ -78,3 +78,15 @@ fn failure_36_an_offset_behind_the_end_of_its_queue_is_taken_back() {
     rig.patch(first.at, &vec![0; SEGMENT - first.at % SEGMENT]);
     assert_eq!(offset(rig.dir.path()), Some(290));
 }
+
+/// The log lies on a disk that is not mounted: every offset is taken back to nothing. What they were is kept.
+#[test]
+fn offsets_into_a_missing_log_are_kept() {
+    let rig = with_offsets(OFFSETS, None);
+    fs::rename(rig.path("commitlog"), rig.path("elsewhere")).unwrap();
+    for _ in 0..2 {
+        assert_eq!(offset(rig.dir.path()), Some(0));
+        assert_eq!(fs::read_to_string(rig.path("quarantine/config/consumerOffset.json")).unwrap(), OFFSETS);
+        assert!(!rig.path("quarantine/config/consumerOffset.json-2").exists());
+    }
+}
