@@ -8,8 +8,9 @@
 //! * when its group is moved to another offset,
 //! * when its time is up, its connection has closed, or the broker stops.
 //!
-//! Bounds: [`Hold::new`]'s limit for all, beyond which a pull is answered at once; one entry a pull. The lock is held
-//! for look-ups and moves only; no answer is made under it.
+//! Bounds: [`Hold::new`]'s limit for all, beyond which a pull is answered at once; one entry a pull, and one in the order
+//! of deadlines, so that a look for those whose time is up visits no others. The lock is held for look-ups and moves
+//! only; no answer is made under it. Only the re-check visits all.
 //!
 //! A message may arrive between the pull's look at the queue and its coming here:
 //!
@@ -23,8 +24,11 @@
 //! ```
 
 use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicUsize, Ordering},
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -65,20 +69,63 @@ pub(crate) trait Waiting: Send {
     fn is_gone(&self) -> bool;
 }
 
-/// A held pull and the number it is known by here.
-#[derive(Debug)]
-struct Entry<P> {
-    id: u64,
-    held: Held<P>,
-}
-
-type Queues<P> = HashMap<i32, Vec<Entry<P>>>;
+/// The pulls of each queue, by the number that each is known by here.
+type Queues<P> = HashMap<i32, HashMap<u64, Held<P>>>;
 
 #[derive(Debug)]
 struct Inner<P> {
-    topics: HashMap<String, Queues<P>>,
+    topics: HashMap<Arc<str>, Queues<P>>,
+    /// When the time of each pull is up, and where it is.
+    deadlines: BTreeMap<(Duration, u64), (Arc<str>, i32)>,
     next_id: u64,
     stopped: bool,
+}
+
+impl<P: Waiting> Inner<P> {
+    fn put(&mut self, topic: &str, queue_id: i32, held: Held<P>) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let known = self.topics.get_key_value(topic);
+        let topic = known.map_or_else(|| Arc::from(topic), |(topic, _)| Arc::clone(topic));
+        self.deadlines.insert((held.deadline, id), (Arc::clone(&topic), queue_id));
+        self.topics.entry(topic).or_default().entry(queue_id).or_default().insert(id, held);
+        id
+    }
+
+    /// Takes out the pulls of a queue that `which` chooses.
+    fn take(
+        &mut self,
+        topic: &str,
+        queue_id: i32,
+        mut which: impl FnMut(u64, &Held<P>) -> bool,
+    ) -> Vec<Held<P>> {
+        let Some(queues) = self.topics.get_mut(topic) else { return Vec::new() };
+        let Some(waiting) = queues.get_mut(&queue_id) else { return Vec::new() };
+        let mut taken = Vec::new();
+        for (id, held) in waiting.extract_if(|id, held| which(*id, held)) {
+            self.deadlines.remove(&(held.deadline, id));
+            taken.push(held);
+        }
+        self.forget_empty(topic, queue_id);
+        taken
+    }
+
+    fn take_one(&mut self, topic: &str, queue_id: i32, id: u64) -> Option<Held<P>> {
+        let held = self.topics.get_mut(topic)?.get_mut(&queue_id)?.remove(&id)?;
+        self.deadlines.remove(&(held.deadline, id));
+        self.forget_empty(topic, queue_id);
+        Some(held)
+    }
+
+    fn forget_empty(&mut self, topic: &str, queue_id: i32) {
+        let Some(queues) = self.topics.get_mut(topic) else { return };
+        if queues.get(&queue_id).is_some_and(HashMap::is_empty) {
+            queues.remove(&queue_id);
+        }
+        if queues.is_empty() {
+            self.topics.remove(topic);
+        }
+    }
 }
 
 /// The held pulls of a broker.
@@ -93,7 +140,7 @@ pub(crate) struct Hold<P> {
 impl<P: Waiting> Hold<P> {
     /// Room for `limit` pulls.
     pub(crate) fn new(limit: usize) -> Self {
-        let inner = Inner { topics: HashMap::new(), next_id: 0, stopped: false };
+        let inner = Inner { topics: HashMap::new(), deadlines: BTreeMap::new(), next_id: 0, stopped: false };
         Self { inner: Mutex::new(inner), count: AtomicUsize::new(0), limit }
     }
 
@@ -122,22 +169,20 @@ impl<P: Waiting> Hold<P> {
             if inner.stopped || self.len() >= self.limit {
                 return Put::Refused(held);
             }
-            let id = inner.next_id;
-            inner.next_id += 1;
-            if !inner.topics.contains_key(topic) {
-                inner.topics.insert(topic.to_owned(), HashMap::new());
-            }
-            if let Some(queues) = inner.topics.get_mut(topic) {
-                queues.entry(queue_id).or_default().push(Entry { id, held });
-            }
             self.count.fetch_add(1, Ordering::SeqCst);
-            id
+            inner.put(topic, queue_id, held)
         };
         if max_offset() <= offset {
             return Put::Held;
         }
         // Whoever took it out meanwhile answers it.
-        self.take(topic, queue_id, |entry| entry.id == id).pop().map_or(Put::Held, Put::Woken)
+        match self.inner.lock().take_one(topic, queue_id, id) {
+            Some(held) => {
+                self.count.fetch_sub(1, Ordering::SeqCst);
+                Put::Woken(held)
+            }
+            None => Put::Held,
+        }
     }
 
     /// A message arrived. Takes out the pulls that want it.
@@ -146,19 +191,37 @@ impl<P: Waiting> Hold<P> {
             return Vec::new();
         }
         let offset = arrival.queue_offset.get();
-        self.take(arrival.topic, arrival.queue_id.get(), |entry| {
-            offset >= entry.held.offset && entry.held.pull.wants(arrival)
-        })
+        let mut inner = self.inner.lock();
+        let taken = inner.take(arrival.topic, arrival.queue_id.get(), |_, held| {
+            offset >= held.offset && held.pull.wants(arrival)
+        });
+        self.count.fetch_sub(taken.len(), Ordering::SeqCst);
+        taken
     }
 
-    /// Takes out the pulls whose time is up at `now`, and drops those that nobody waits for any more.
+    /// Takes out the pulls whose time is up at `now`; those that nobody waits for any more are dropped.
     pub(crate) fn due(&self, now: Duration) -> Vec<Held<P>> {
-        self.sweep(|_, _, held| now >= held.deadline)
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let mut inner = self.inner.lock();
+        let mut due = Vec::new();
+        while let Some(first) = inner.deadlines.first_entry()
+            && first.key().0 <= now
+        {
+            let ((_, id), (topic, queue_id)) = first.remove_entry();
+            due.extend(inner.take_one(&topic, queue_id, id));
+        }
+        self.count.fetch_sub(due.len(), Ordering::SeqCst);
+        drop(inner);
+        due.retain(|held| !held.pull.is_gone());
+        due
     }
 
-    /// Takes out the pulls whose queue has moved on. `max_offset` is asked without a lock.
+    /// Takes out the pulls whose queue has moved on, and drops those that nobody waits for any more. `max_offset` is asked
+    /// without a lock.
     pub(crate) fn moved(&self, max_offset: impl Fn(&str, i32) -> i64) -> Vec<Held<P>> {
-        let mut maxima: HashMap<String, HashMap<i32, i64>> = HashMap::new();
+        let mut maxima: HashMap<Arc<str>, HashMap<i32, i64>> = HashMap::new();
         for (topic, queue_id) in self.queues() {
             let max = max_offset(&topic, queue_id);
             maxima.entry(topic).or_default().insert(queue_id, max);
@@ -179,9 +242,9 @@ impl<P: Waiting> Hold<P> {
         self.sweep(|_, _, _| true)
     }
 
-    fn queues(&self) -> Vec<(String, i32)> {
+    fn queues(&self) -> Vec<(Arc<str>, i32)> {
         let inner = self.inner.lock();
-        inner.topics.iter().flat_map(|(topic, ids)| ids.keys().map(|id| (topic.clone(), *id))).collect()
+        inner.topics.iter().flat_map(|(topic, ids)| ids.keys().map(|id| (Arc::clone(topic), *id))).collect()
     }
 
     fn sweep(&self, ready: impl Fn(&str, i32, &Held<P>) -> bool) -> Vec<Held<P>> {
@@ -190,13 +253,15 @@ impl<P: Waiting> Hold<P> {
         }
         let (mut due, mut gone) = (Vec::new(), Vec::new());
         let mut inner = self.inner.lock();
-        inner.topics.retain(|topic, queues| {
-            queues.retain(|id, waiting| {
-                let taken = waiting
-                    .extract_if(.., |entry| entry.held.pull.is_gone() || ready(topic, *id, &entry.held));
-                for entry in taken {
-                    let list = if entry.held.pull.is_gone() { &mut gone } else { &mut due };
-                    list.push(entry.held);
+        let Inner { topics, deadlines, .. } = &mut *inner;
+        topics.retain(|topic, queues| {
+            queues.retain(|queue_id, waiting| {
+                let taken =
+                    waiting.extract_if(|_, held| held.pull.is_gone() || ready(topic, *queue_id, held));
+                for (id, held) in taken {
+                    deadlines.remove(&(held.deadline, id));
+                    let list = if held.pull.is_gone() { &mut gone } else { &mut due };
+                    list.push(held);
                 }
                 !waiting.is_empty()
             });
@@ -205,21 +270,6 @@ impl<P: Waiting> Hold<P> {
         self.count.fetch_sub(gone.len() + due.len(), Ordering::SeqCst);
         drop(inner);
         due
-    }
-
-    fn take(&self, topic: &str, queue_id: i32, which: impl Fn(&Entry<P>) -> bool) -> Vec<Held<P>> {
-        let mut inner = self.inner.lock();
-        let Some(queues) = inner.topics.get_mut(topic) else { return Vec::new() };
-        let Some(waiting) = queues.get_mut(&queue_id) else { return Vec::new() };
-        let taken: Vec<_> = waiting.extract_if(.., |entry| which(entry)).map(|entry| entry.held).collect();
-        if waiting.is_empty() {
-            queues.remove(&queue_id);
-            if queues.is_empty() {
-                inner.topics.remove(topic);
-            }
-        }
-        self.count.fetch_sub(taken.len(), Ordering::SeqCst);
-        taken
     }
 }
 
@@ -310,12 +360,46 @@ mod tests {
         let closed = pull("closed", 5, 30, None);
         let gone = Arc::clone(&closed.pull.gone);
         hold(&held, closed);
+        let closed_later = pull("closed later", 5, 25, None);
+        let gone_later = Arc::clone(&closed_later.pull.gone);
+        hold(&held, closed_later);
         assert!(held.due(Duration::from_secs(19)).is_empty());
         gone.store(true, Ordering::SeqCst);
         assert_eq!(names(&held.due(Duration::from_secs(20))), ["20"]);
-        assert_eq!(held.len(), 1, "the closed one was dropped");
+        assert!(held.moved(|_, _| 5).is_empty());
+        assert_eq!(held.len(), 2, "the closed one was dropped");
+        gone_later.store(true, Ordering::SeqCst);
         assert_eq!(names(&held.due(Duration::from_secs(30))), ["30"]);
-        assert!(held.is_empty() && held.inner.lock().topics.is_empty());
+        let inner = held.inner.lock();
+        assert!(held.is_empty() && inner.topics.is_empty() && inner.deadlines.is_empty());
+    }
+
+    #[test]
+    fn a_look_for_those_whose_time_is_up_visits_no_others() {
+        #[derive(Debug)]
+        struct Counting(Arc<AtomicUsize>);
+        impl Waiting for Counting {
+            fn wants(&self, _: &Arrival<'_>) -> bool {
+                true
+            }
+            fn is_gone(&self) -> bool {
+                self.0.fetch_add(1, Ordering::SeqCst);
+                false
+            }
+        }
+        let (held, visits) = (Hold::new(2_000), Arc::new(AtomicUsize::new(0)));
+        for n in 0..2_000 {
+            let pull = Counting(Arc::clone(&visits));
+            let late = Held { offset: 5, deadline: Duration::from_millis(2_000 - n), pull };
+            assert!(matches!(held.put(&format!("t{}", n % 7), 0, late, || 5), Put::Held));
+        }
+        assert!(held.due(Duration::ZERO).is_empty());
+        let due = held.due(Duration::from_millis(3));
+        assert_eq!(due.iter().map(|held| held.deadline.as_millis()).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!((visits.load(Ordering::SeqCst), held.len()), (3, 1_997));
+        assert_eq!(held.arrived(&arrival("t0", 0, 5, 1)).len(), 286);
+        assert_eq!(held.stop().len(), 1_997 - 286);
+        assert!(held.inner.lock().deadlines.is_empty());
     }
 
     #[test]
