@@ -23,10 +23,12 @@ enum Allowed {
 }
 
 /// The attributes of topics. `message.type` says what the topic is for; the gRPC proxy refuses other messages, a broker
-/// takes them all, as RocketMQ's does.
+/// takes them all, as RocketMQ's does. What RocketMQ knows and this broker cannot serve is no value here: topics of type
+/// LITE, and compaction.
 const OF_TOPICS: [Known; 5] = [
     Known { name: "queue.type", allowed: Allowed::Words(&["BatchCQ", "SimpleCQ"]), changeable: false },
-    Known { name: "cleanup.policy", allowed: Allowed::Words(&["DELETE", "COMPACTION"]), changeable: false },
+    // COMPACTION would need a log of its own beside the commit log.
+    Known { name: "cleanup.policy", allowed: Allowed::Words(&["DELETE"]), changeable: false },
     Known {
         name: MESSAGE_TYPE,
         allowed: Allowed::Words(&[
@@ -36,7 +38,6 @@ const OF_TOPICS: [Known; 5] = [
             "DELAY",
             "TRANSACTION",
             "PRIORITY",
-            "LITE",
             MIXED,
         ]),
         changeable: true,
@@ -180,6 +181,8 @@ mod tests {
             (None, "-message.type", response::SYSTEM_ERROR),
             (None, "+reserve.time=-2", response::SYSTEM_ERROR),
             (None, "+lite.topic.expiration=43201", response::SYSTEM_ERROR),
+            (None, "+cleanup.policy=COMPACTION", response::SYSTEM_ERROR),
+            (None, "+message.type=LITE", response::SYSTEM_ERROR),
             (Some(&old), "+queue.type=BatchCQ", response::SYSTEM_ERROR),
             (Some(&old), "-reserve.time", response::SYSTEM_ERROR),
         ] {

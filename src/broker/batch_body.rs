@@ -33,24 +33,25 @@ pub(super) fn split(mut body: &[u8]) -> Option<Vec<Part<'_>>> {
     (!parts.is_empty()).then_some(parts)
 }
 
+/// The body of these messages; `None` when one is too long for it.
+pub(super) fn join(parts: &[Part<'_>]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    for part in parts {
+        let (body, properties) = (part.body, part.properties);
+        let size = FIXED + 4 + body.len() + 2 + properties.len();
+        for number in [i32::try_from(size).ok()?, 0, 0, part.flag, i32::try_from(body.len()).ok()?] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        out.extend_from_slice(body);
+        out.extend_from_slice(&i16::try_from(properties.len()).ok()?.to_be_bytes());
+        out.extend_from_slice(properties);
+    }
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A batch as a client encodes it.
-    fn encoded(parts: &[Part<'_>]) -> Vec<u8> {
-        let mut out = Vec::new();
-        for part in parts {
-            let size = i32::try_from(FIXED + 4 + part.body.len() + 2 + part.properties.len()).unwrap();
-            for number in [size, 0, 0, part.flag, i32::try_from(part.body.len()).unwrap()] {
-                out.extend_from_slice(&number.to_be_bytes());
-            }
-            out.extend_from_slice(part.body);
-            out.extend_from_slice(&i16::try_from(part.properties.len()).unwrap().to_be_bytes());
-            out.extend_from_slice(part.properties);
-        }
-        out
-    }
 
     #[test]
     fn a_batch_splits_into_the_messages_it_was_made_of() {
@@ -58,12 +59,12 @@ mod tests {
             Part { flag: 7, body: b"one", properties: b"TAGS\x01A\x02" },
             Part { flag: -1, body: b"", properties: b"" },
         ];
-        assert_eq!(split(&encoded(&parts)).unwrap(), parts);
+        assert_eq!(split(&join(&parts).unwrap()).unwrap(), parts);
     }
 
     #[test]
     fn a_cut_or_lying_batch_is_no_batch() {
-        let whole = encoded(&[Part { flag: 0, body: b"body", properties: b"a\x01b\x02" }]);
+        let whole = join(&[Part { flag: 0, body: b"body", properties: b"a\x01b\x02" }]).unwrap();
         for cut in 0..whole.len() {
             assert_eq!(split(&whole[..cut]), None, "{cut}");
         }

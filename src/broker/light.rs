@@ -5,13 +5,12 @@
 use std::sync::Arc;
 
 use super::{
-    Refusal,
+    Broker, Refusal,
     groups::GroupConfig,
     names,
     topics::{TopicConfig, perm},
 };
 use crate::{
-    config::Config,
     format::properties::{INNER_MULTI_DISPATCH, Properties},
     remoting::codes::response,
 };
@@ -34,14 +33,17 @@ pub(super) fn group(name: &str) -> Option<Arc<GroupConfig>> {
 /// Checks the queues that a message names to be dispatched to as well.
 ///
 /// # Errors
-/// MESSAGE_ILLEGAL when one cannot be a topic, or is one of the broker's own.
-pub(super) fn check(store: &Config, properties: &[u8], own: &[&str]) -> Result<(), Refusal> {
-    if !store.multi_dispatch {
+/// MESSAGE_ILLEGAL when one cannot be a topic, is one of the broker's own, or takes nothing but batches.
+pub(super) fn check(broker: &Broker, properties: &[u8], own: &[&str]) -> Result<(), Refusal> {
+    if !broker.config.store.multi_dispatch {
         return Ok(());
     }
     let named = Properties::new(properties).get(INNER_MULTI_DISPATCH).unwrap_or_default();
-    let bad =
-        named.split(',').find(|name| !name.is_empty() && (!names::is_topic(name) || own.contains(name)));
+    let takes_none = |name: &str| {
+        let batches = broker.topics.get(name).is_some_and(|topic| topic.takes_batches());
+        !names::is_topic(name) || own.contains(&name) || batches
+    };
+    let bad = named.split(',').find(|name| !name.is_empty() && takes_none(name));
     match bad {
         None => Ok(()),
         Some(name) => {

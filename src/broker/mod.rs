@@ -19,6 +19,7 @@ mod counts;
 mod filters;
 mod groups;
 mod hold;
+mod inner_batch;
 mod json;
 mod light;
 mod live;

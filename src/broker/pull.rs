@@ -258,7 +258,7 @@ fn pull(
 ) -> Result<Outcome, No> {
     let (group, topic) = check(broker, header, peer)?;
     let filter = filter_of(broker, header, &group)?;
-    let found = read(broker, header, &filter)?;
+    let found = read(broker, header, &topic, &filter)?;
     if may_wait {
         commit(broker, header, &found);
     }
@@ -387,8 +387,8 @@ struct Found {
     result: GetResult<RawMessage>,
 }
 
-fn read(broker: &Broker, header: &Header<'_>, filter: &Selection) -> Result<Found, No> {
-    let queue = broker.store.queue(header.topic, header.queue_id)?;
+fn read(broker: &Broker, header: &Header<'_>, topic: &TopicConfig, filter: &Selection) -> Result<Found, No> {
+    let queue = broker.queue_of(topic, header.queue_id)?;
     if let Some(offset) = broker.offsets.take_reset(header.group, header.topic, header.queue_id) {
         let result = GetResult::without(
             GetStatus::OffsetOverflowBadly,

@@ -7,7 +7,7 @@ use crate::{
     error::Result,
     format::{message::Record, properties},
     message::{Message, PutStatus, Queue, StoredMessage},
-    store::{Appended, Store},
+    store::Appended,
     types::PhysicalOffset,
 };
 
@@ -20,7 +20,7 @@ pub(super) struct Release<'a> {
 
 impl<'a> Release<'a> {
     /// To the queue that the message's properties name; `None` when they name none that it may go to.
-    pub(super) fn new(store: &Store, stored: &'a StoredMessage, properties: Vec<u8>) -> Option<Self> {
+    pub(super) fn new(broker: &Broker, stored: &'a StoredMessage, properties: Vec<u8>) -> Option<Self> {
         let record = stored.record();
         let topic = record.properties.get(properties::REAL_TOPIC)?;
         let queue_id =
@@ -29,7 +29,7 @@ impl<'a> Release<'a> {
         if !names::is_topic(topic) || own.contains(&topic) {
             return None;
         }
-        Some(Self { stored, queue: store.queue(topic, queue_id).ok()?, properties })
+        Some(Self { stored, queue: broker.queue(topic, queue_id).ok()?, properties })
     }
 
     /// To a queue of the caller's choice.

@@ -149,7 +149,7 @@ fn prepare(broker: &Arc<Broker>, conn: &Connection, cmd: &Command) -> Result<Rep
         .with_field("unitMode", header.unit_mode)
         .with_body(body.clone());
     let keep = broker.config.store_replies && !body.is_empty();
-    let stored = keep.then(|| broker.store.queue(&topic.name, queue_id)).transpose()?.map(|queue| Stored {
+    let stored = keep.then(|| broker.queue_of(&topic, queue_id)).transpose()?.map(|queue| Stored {
         queue,
         body,
         properties: text,

@@ -121,7 +121,7 @@ impl Back {
                 add.extend(delay.properties());
                 broker.store.queue(names::SCHEDULE_TOPIC, delay.queue_id())?
             }
-            None => broker.store.queue(&self.topic, self.queue_id)?,
+            None => broker.queue(&self.topic, self.queue_id)?,
         };
         let text = rewritten(record.properties.raw(), &drop, &add);
         let message = Message::new(queue, record.body)

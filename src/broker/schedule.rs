@@ -317,7 +317,7 @@ fn put_real(broker: &Broker, messages: &[StoredMessage]) -> Result<PhysicalOffse
         .filter_map(|stored| {
             let text =
                 rewritten(stored.record().properties.raw(), &ENDED, &[(properties::WAIT, "false")]);
-            let real = Release::new(&broker.store, stored, text);
+            let real = Release::new(broker, stored, text);
             if real.is_none() {
                 tracing::error!(offset = %stored.physical_offset(), "a delayed message names no real queue, left out");
             }

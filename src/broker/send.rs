@@ -16,7 +16,9 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Broker, Refusal, Route, answers, batch_body, light, names,
+    Broker, Refusal, Route, answers, batch_body,
+    inner_batch::{self, InnerBatch},
+    light, names,
     property_text::{Marks, POP_CHECK, PRIORITY, TIMERS, rewritten},
     send_header::SendHeader,
     send_queue::{Kind, Turn},
@@ -189,7 +191,7 @@ fn prepare(broker: &Arc<Broker>, conn: &Connection, request: &Command) -> Result
         .with(SysFlag::MULTI_TAGS, topic.filter_type == "MULTI_TAG")
         .with(SysFlag::BORN_HOST_V6 | SysFlag::STORE_HOST_V6, false);
     let mut prepared = Prepared {
-        queue: broker.store.queue(&topic.name, queue_id)?,
+        queue: broker.queue_of(&topic, queue_id)?,
         parts: Vec::new(),
         sys_flag,
         born_timestamp: StoreTimestamp(header.born_timestamp),
@@ -209,8 +211,15 @@ fn prepare(broker: &Arc<Broker>, conn: &Connection, request: &Command) -> Result
     }
     if header.batch {
         prepared.parts = batch_parts(broker, &header, &marks, &body)?;
+        if topic.takes_batches() {
+            prepared.make_inner_batch(broker, &header, body)?;
+        }
     } else {
+        let queue = prepared.queue;
         single_part(broker, &header, &marks, body, &topic, &mut prepared)?;
+        if topic.takes_batches() {
+            prepared.make_batch_of_one(queue, &header)?;
+        }
     }
     Ok(prepared)
 }
@@ -266,7 +275,7 @@ fn single_part(
         && let Some(dead) = dead_letter_topic(broker, header)?
     {
         target = (dead, broker.any_queue(DLQ_QUEUES));
-        prepared.queue = broker.store.queue(&target.0, target.1)?;
+        prepared.queue = broker.queue(&target.0, target.1)?;
         level = 0;
         // A dead letter goes to no light queue again.
         drop.push(properties::INNER_MULTI_DISPATCH);
@@ -279,7 +288,7 @@ fn single_part(
         let remark = format!("the broker[{host}] sending transaction message is forbidden");
         return Err(Refusal::new(response::NO_PERMISSION, remark));
     }
-    light::check(&broker.config.store, header.properties.as_bytes(), &NOT_FOR_CLIENTS)?;
+    light::check(broker, header.properties.as_bytes(), &NOT_FOR_CLIENTS)?;
     if marks.inner_batch {
         return Err(illegal("a single message cannot say that it is a batch"));
     }
@@ -363,7 +372,7 @@ fn batch_parts(
     }
     let parts = batch_body::split(body).ok_or_else(|| illegal("the body is no batch of messages"))?;
     for part in &parts {
-        light::check(&broker.config.store, part.properties, &NOT_FOR_CLIENTS)?;
+        light::check(broker, part.properties, &NOT_FOR_CLIENTS)?;
     }
     Ok(parts
         .into_iter()
@@ -395,6 +404,46 @@ impl Prepared {
                 .reconsume_times(self.reconsume_times)
                 .wait_store(self.wait)
         })
+    }
+
+    /// A client's batch as one record.
+    fn make_inner_batch(
+        &mut self,
+        broker: &Broker,
+        header: &SendHeader<'_>,
+        body: Bytes,
+    ) -> Result<(), Refusal> {
+        let key = self.unique_key.take().unwrap_or_else(|| broker.unique_key());
+        let add =
+            [(properties::CLUSTER, broker.config.cluster.as_str()), (properties::UNIQ_KEY, key.as_str())];
+        let text = rewritten(header.properties.as_bytes(), &RESERVED, &add);
+        let made = InnerBatch::of_batch(body, self.parts.len(), &text, self.sys_flag)?;
+        if let Some(answer) = &mut self.answer {
+            answer.fields.set("batchUniqId", &key);
+        }
+        self.unique_key = Some(key);
+        self.batch = false;
+        self.sys_flag = made.sys_flag;
+        self.parts = vec![Part { body: made.body, properties: made.properties, flag: header.flag }];
+        Ok(())
+    }
+
+    /// A single message for such a topic, which is the one of `queue`.
+    fn make_batch_of_one(&mut self, queue: Queue, header: &SendHeader<'_>) -> Result<(), Refusal> {
+        if self.queue != queue {
+            return Err(inner_batch::cannot_wait());
+        }
+        for part in &mut self.parts {
+            let own = batch_body::Part {
+                flag: part.flag,
+                body: &part.body,
+                properties: header.properties.as_bytes(),
+            };
+            let made = InnerBatch::of_single(&own, &part.properties, self.sys_flag)?;
+            (part.body, part.properties) = (made.body, made.properties);
+            self.sys_flag = made.sys_flag;
+        }
+        Ok(())
     }
 
     /// The answer to a send that was stored.

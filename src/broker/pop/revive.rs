@@ -261,7 +261,7 @@ fn put_again(
         tracing::info!(target, message = id, tries = record.reconsume_times, "given up: to the dead letters");
     }
     broker.ensure_topic(&target, 1, perm::READ | perm::WRITE, 0);
-    let queue = broker.store.queue(&target, 0)?;
+    let queue = broker.queue(&target, 0)?;
     let put = |add: &[(&str, &str)]| {
         let text = rewritten(record.properties.raw(), &[properties::CRC32], add);
         let again = Message::new(queue, record.body)

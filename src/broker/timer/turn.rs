@@ -257,7 +257,7 @@ fn to_real<'a>(
         (properties::WAIT, "false"),
     ];
     let text = rewritten(record.properties.raw(), &[properties::CRC32], &add);
-    let real = Release::new(&broker.store, stored, text);
+    let real = Release::new(broker, stored, text);
     if real.is_none() {
         tracing::error!(offset = %record.physical_offset, "a timed message names no real queue, left out");
     }

@@ -107,7 +107,7 @@ impl<'a> Half<'a> {
         let (queue, text) = match wait.parked(broker)? {
             Some((queue, add)) => (queue, rewritten(record.properties.raw(), &drop, &add)),
             None => (
-                broker.store.queue(self.real_topic, self.real_queue)?,
+                broker.queue(self.real_topic, self.real_queue)?,
                 rewritten(record.properties.raw(), &drop, &[]),
             ),
         };
