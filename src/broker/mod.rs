@@ -110,6 +110,8 @@ type Answerer = fn(&Arc<Broker>, &Arc<Connection>, &Command) -> Result<Command, 
 pub(crate) enum Route {
     /// Answered before the function returns.
     Answer(Answerer),
+    /// The same on a thread that may wait for the disk: it reads what is seldom in memory.
+    Aside(Answerer),
     /// Takes the request and replies by [`Broker::reply`], now or later.
     Take(fn(&Arc<Broker>, &Arc<Connection>, Command)),
     /// Like `Take`, for all requests of this code that one read brought, in their order.
@@ -267,6 +269,12 @@ pub(crate) fn body(cmd: &Command) -> Result<Json, Refusal> {
         .map_err(|why| Refusal::new(response::SYSTEM_ERROR, format!("the body is no JSON: {why}")))
 }
 
+/// Answers on a thread that may wait for the disk.
+fn aside(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command, answer: Answerer) {
+    let (broker, conn) = (Arc::clone(broker), Arc::clone(conn));
+    broker.runtime.clone().spawn_blocking(move || Broker::reply(&conn, &cmd, answer(&broker, &conn, &cmd)));
+}
+
 /// The service behind both ports.
 struct Door(Arc<Broker>);
 
@@ -276,6 +284,7 @@ impl Service for Door {
         while let Some(cmd) = batch.next() {
             match route(cmd.code) {
                 Some(Route::Answer(answer)) => Broker::reply(conn, &cmd, answer(&self.0, conn, &cmd)),
+                Some(Route::Aside(answer)) => aside(&self.0, conn, cmd, answer),
                 Some(Route::Take(take)) => take(&self.0, conn, cmd),
                 Some(Route::Queued(kind, take)) => send_queue::serve(&self.0, conn, cmd, kind, take),
                 Some(Route::Batch(take)) => {

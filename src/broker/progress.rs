@@ -17,13 +17,13 @@ use crate::{
 
 /// The codes that this file answers.
 pub(super) const ROUTES: &[(i32, Route)] = &[
-    (request::GET_TOPIC_STATS_INFO, Route::Answer(topic_stats)),
-    (request::GET_CONSUME_STATS, Route::Answer(consume_stats)),
-    (request::GET_BROKER_CONSUME_STATS, Route::Answer(all_consume_stats)),
+    (request::GET_TOPIC_STATS_INFO, Route::Aside(topic_stats)),
+    (request::GET_CONSUME_STATS, Route::Aside(consume_stats)),
+    (request::GET_BROKER_CONSUME_STATS, Route::Aside(all_consume_stats)),
     (request::QUERY_TOPIC_CONSUME_BY_WHO, Route::Answer(groups_of_topic)),
     (request::QUERY_TOPICS_BY_CONSUMER, Route::Answer(topics_of_group)),
-    (request::QUERY_CONSUME_TIME_SPAN, Route::Answer(time_span)),
-    (request::INVOKE_BROKER_TO_RESET_OFFSET, Route::Answer(reset)),
+    (request::QUERY_CONSUME_TIME_SPAN, Route::Aside(time_span)),
+    (request::INVOKE_BROKER_TO_RESET_OFFSET, Route::Aside(reset)),
     (request::CLONE_GROUP_OFFSET, Route::Answer(clone)),
 ];
 

@@ -16,10 +16,8 @@ use crate::{
 };
 
 /// The codes that this file answers.
-pub(super) const ROUTES: &[(i32, Route)] = &[
-    (request::QUERY_MESSAGE, Route::Take(|broker, conn, cmd| aside(broker, conn, cmd, query))),
-    (request::VIEW_MESSAGE_BY_ID, Route::Take(|broker, conn, cmd| aside(broker, conn, cmd, view))),
-];
+pub(super) const ROUTES: &[(i32, Route)] =
+    &[(request::QUERY_MESSAGE, Route::Aside(query)), (request::VIEW_MESSAGE_BY_ID, Route::Aside(view))];
 
 /// Messages that a query for a unique key returns at most: clients pick the one they mean.
 const UNIQUE_KEY_MAX: usize = 32;
@@ -29,18 +27,7 @@ pub(super) fn bytes_of(message: &StoredMessage) -> Bytes {
     Bytes::from_owner(message.lease().clone())
 }
 
-/// Answers on a thread that may wait for the disk: index files and old messages are seldom in memory.
-fn aside(
-    broker: &Arc<Broker>,
-    conn: &Arc<Connection>,
-    cmd: Command,
-    answer: fn(&Broker, &Command) -> Result<Command, Refusal>,
-) {
-    let (broker, conn) = (Arc::clone(broker), Arc::clone(conn));
-    broker.runtime.clone().spawn_blocking(move || Broker::reply(&conn, &cmd, answer(&broker, &cmd)));
-}
-
-fn query(broker: &Broker, cmd: &Command) -> Result<Command, Refusal> {
+fn query(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
     let fields = &cmd.fields;
     let (topic, key) = (fields.text("topic")?, fields.text("key")?);
     let unique = fields.get("_UNIQUE_KEY_QUERY").is_some_and(|flag| flag == "true");
@@ -73,7 +60,7 @@ fn query(broker: &Broker, cmd: &Command) -> Result<Command, Refusal> {
     Ok(answer.with_body(body))
 }
 
-fn view(broker: &Broker, cmd: &Command) -> Result<Command, Refusal> {
+fn view(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
     let offset = PhysicalOffset(cmd.fields.parse("offset")?);
     match broker.store.message_at(offset)? {
         Some(message) => Ok(cmd.reply(response::SUCCESS).with_body(bytes_of(&message))),

@@ -16,10 +16,11 @@ use super::{
     property_text::rewritten,
     send::{self, put_code},
     send_header::SendHeader,
+    send_queue::{Kind, Turn},
 };
 use crate::{
     format::properties::{self, Properties},
-    message::{Message, PutStatus, Queue},
+    message::{Message, Queue},
     remoting::{
         Command, Connection,
         codes::{request, response},
@@ -78,7 +79,7 @@ fn serve(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
         }
         let answer = answer.map(|answer| outcome(answer, pushed, reply.queue_id));
         if let Some(stored) = reply.stored {
-            store(&broker, &conn, &stored, answer);
+            store(&broker, conn, stored, answer);
         } else if let Some(answer) = answer {
             conn.send(answer);
         }
@@ -163,8 +164,24 @@ fn prepare(broker: &Arc<Broker>, conn: &Connection, cmd: &Command) -> Result<Rep
     Ok(Reply { to, push, stored, queue_id })
 }
 
-/// Stores the reply and answers. That it could not be stored is told in the log only, for it was delivered or not.
-fn store(broker: &Broker, conn: &Arc<Connection>, stored: &Stored, answer: Option<Command>) {
+/// Stores the reply, in turn with all that is put, and answers. That it could not be stored is told in the log only, for
+/// it was delivered or not.
+fn store(broker: &Arc<Broker>, conn: Arc<Connection>, stored: Stored, answer: Option<Command>) {
+    let size = (1, stored.body.len());
+    broker.sends.pass(broker, Kind::Send, size, move |turn| match turn {
+        Turn::Work(broker) => put(broker, &conn, &stored, answer),
+        Turn::Refused(refusal) => not_stored(&conn, answer, &refusal.remark),
+    });
+}
+
+fn not_stored(conn: &Connection, answer: Option<Command>, why: &str) {
+    tracing::warn!(why, "a reply was not stored");
+    if let Some(answer) = answer {
+        conn.send(answer);
+    }
+}
+
+fn put(broker: &Broker, conn: &Arc<Connection>, stored: &Stored, answer: Option<Command>) {
     let wait = Properties::new(&stored.properties).get(properties::WAIT).is_none_or(|wait| wait != "false");
     let message = Message::new(stored.queue, &stored.body)
         .properties_raw(stored.properties.as_slice())
@@ -175,20 +192,9 @@ fn store(broker: &Broker, conn: &Arc<Connection>, stored: &Stored, answer: Optio
         .store_host(broker.store_host)
         .reconsume_times(stored.reconsume_times)
         .wait_store(wait);
-    let appended = if broker.sends.is_busy(broker) {
-        Err(put_code(PutStatus::OsPageCacheBusy).1.unwrap_or_default())
-    } else {
-        broker.store.put(&message).map_err(|error| error.to_string())
-    };
-    let appended = match appended {
+    let appended = match broker.store.put(&message) {
         Ok(appended) => appended,
-        Err(why) => {
-            tracing::warn!(why, "a reply was not stored");
-            if let Some(answer) = answer {
-                conn.send(answer);
-            }
-            return;
-        }
+        Err(error) => return not_stored(conn, answer, &error.to_string()),
     };
     let Some(answer) = answer else { return };
     let answer =

@@ -56,7 +56,7 @@ pub(crate) enum Kind {
     Send,
     /// The end of a transaction.
     Transaction,
-    /// What became of a popped message.
+    /// What is popped, and what became of it.
     Ack,
 }
 
@@ -198,12 +198,6 @@ impl SendQueue {
     /// For how long the job at work has been.
     pub(super) fn stands_still(&self, now: Duration) -> Duration {
         self.state.lock().stands_still(now)
-    }
-
-    /// Whether the page cache counts as busy: a put has been at work for longer than `osPageCacheBusyTimeOutMills`.
-    pub(super) fn is_busy(&self, broker: &Broker) -> bool {
-        let limit = Duration::from_millis(broker.live.busy_after_ms.load(Relaxed));
-        self.stands_still(broker.clock.monotonic()) > limit
     }
 
     /// Has a job of `requests` with `bytes` of bodies done: now, by whoever is at work, or never.

@@ -52,12 +52,12 @@ pub(super) const ROUTES: &[(i32, Route)] = &[
     (request::QUERY_ASSIGNMENT, Route::Take(assignment::query)),
     (request::SET_MESSAGE_REQUEST_MODE, Route::Answer(assignment::set_mode)),
     (request::GET_ALL_MESSAGE_REQUEST_MODE, Route::Answer(assignment::all_modes)),
-    (request::POP_MESSAGE, Route::Take(receive::serve)),
+    (request::POP_MESSAGE, Route::Queued(Queued::Ack, receive::serve)),
     (request::ACK_MESSAGE, Route::Queued(Queued::Ack, ack::one)),
     (request::BATCH_ACK_MESSAGE, Route::Queued(Queued::Ack, ack::batch)),
     (request::CHANGE_MESSAGE_INVISIBLETIME, Route::Queued(Queued::Ack, invisible::change)),
     (request::NOTIFICATION, Route::Take(look::notify)),
-    (request::PEEK_MESSAGE, Route::Answer(look::peek)),
+    (request::PEEK_MESSAGE, Route::Aside(look::peek)),
     (request::POLLING_INFO, Route::Answer(look::info)),
 ];
 
@@ -164,7 +164,7 @@ fn serve_all(broker: &Arc<Broker>, waiters: Vec<Waiter>, visit: Visit) {
 fn serve_again(broker: &Arc<Broker>, waiter: Waiter, visit: Visit) {
     let Waiter { conn, cmd, kind, .. } = waiter;
     match kind {
-        Kind::Pop => receive::answer(broker, &conn, cmd, visit),
+        Kind::Pop => receive::answer_in_turn(broker, conn, cmd, visit),
         Kind::Notification => look::notify_on(broker, &conn, cmd, visit),
     }
 }

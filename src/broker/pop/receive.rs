@@ -3,7 +3,8 @@
 //! A pop reads the queues of its topic and the group's retries from where the group stands, remembers what it gives in
 //! check points (or, popped in order, in `Orders`), moves the group on, and answers. One pop of a group and topic runs
 //! at a time. The check points are put before the group moves on, and the answer goes out when they are as durable as
-//! the store promises. What finds nothing waits in the hold.
+//! the store promises. What finds nothing waits in the hold. Since it puts, a pop takes turns with all that does
+//! (`send_queue`), when it comes and when it was woken, or it waits on a thread that may wait for the disk.
 
 use std::{
     net::SocketAddr,
@@ -27,6 +28,7 @@ use crate::{
         Broker, Refusal, filters, names,
         property_text::{POP_CHECK, rewritten},
         selection::Selection,
+        send_queue::{Kind as Queued, Turn},
         topics::TopicConfig,
     },
     format::{
@@ -122,8 +124,17 @@ fn is_cold(broker: &Broker, cmd: &Command) -> bool {
     })
 }
 
+/// [`answer`] for a pop that waited, in turn with everything else that puts messages.
+pub(super) fn answer_in_turn(broker: &Arc<Broker>, conn: Arc<Connection>, cmd: Command, visit: Visit) {
+    let size = (1, cmd.body.len());
+    broker.sends.pass(broker, Queued::Ack, size, move |turn| match turn {
+        Turn::Work(broker) => answer(broker, &conn, cmd, visit),
+        Turn::Refused(refusal) => Broker::reply(&conn, &cmd, Err(refusal)),
+    });
+}
+
 /// Answers a pop, or holds it.
-pub(super) fn answer(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command, visit: Visit) {
+fn answer(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command, visit: Visit) {
     let now = broker.clock.now().get();
     let popped = Header::read(&cmd, now).and_then(|header| pop(broker, &header, conn.peer(), now, visit));
     let (filter, taken) = match popped {

@@ -308,6 +308,70 @@ async fn the_end_of_a_transaction_and_an_acknowledgement_wait_no_longer_for_the_
     assert!(ends.take_sent().is_empty() && acks.take_sent().is_empty(), "answered twice");
 }
 
+fn pop() -> Command {
+    let fields = [
+        ("consumerGroup", "G"),
+        ("topic", "T"),
+        ("queueId", "-1"),
+        ("maxMsgNums", "1"),
+        ("invisibleTime", "60000"),
+        ("pollTime", "0"),
+        ("bornTime", "0"),
+        ("initMode", "0"),
+    ];
+    fields
+        .iter()
+        .fold(Command::request(request::POP_MESSAGE), |pop, (name, value)| pop.with_field(name, value))
+}
+
+fn recall(handle: &str) -> Command {
+    Command::request(request::RECALL_MESSAGE).with_field("topic", "T").with_field("recallHandle", handle)
+}
+
+/// Each of these puts a message. Were each put where it was read, as many as there are threads would leave nobody to
+/// tell senders that the disk is busy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_disk_keeps_one_thread_and_none_for_pops_and_recalls() {
+    let rig = Rig::new(|config| config.recall_messages = true);
+    let first = peer();
+    let timed = send("t").with_field("i", "TIMER_DELAY_SEC\x0160\x02UNIQ_KEY\x01U\x02");
+    rig.serve(&first, vec![send("a"), send("b"), timed]);
+    let sent = answers(&first, 3);
+    assert!(sent.iter().all(|sent| sent.code == response::SUCCESS), "{sent:?}");
+    let handle = sent[2].fields.get("recallHandle").unwrap().to_owned();
+    rig.broker.store.wait_dispatched(PATIENCE).unwrap();
+    let at_work = rig.stuck(&first);
+    let others: Vec<_> = (0..4).map(|_| peer()).collect();
+    let serving = std::thread::spawn({
+        let (door, others) = (Door(Arc::clone(&rig.broker)), others.clone());
+        move || {
+            for (n, conn) in others.iter().enumerate() {
+                door.serve(conn, vec![if n % 2 == 0 { pop() } else { recall(&handle) }]);
+            }
+        }
+    });
+    let end = Instant::now() + PATIENCE;
+    while !serving.is_finished() {
+        assert!(Instant::now() < end, "the disk keeps a thread that reads requests");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(others.iter().all(|conn| conn.take_sent().is_empty()));
+    // The recall waits as long as a send, the pop as long as an acknowledgement.
+    rig.pass(200);
+    assert_eq!(refusal(&others[1]).0, response::SYSTEM_BUSY);
+    assert!(others[0].take_sent().is_empty());
+    rig.pass(2_800);
+    assert_eq!(refusal(&others[0]).0, response::SYSTEM_BUSY);
+    rig.release(at_work);
+    assert_eq!(answer(&first).code, response::SUCCESS);
+    rig.serve(&others[0], vec![pop()]);
+    let popped = answer(&others[0]);
+    assert_eq!((popped.code, popped.fields.get("msgOffsetInfo")), (response::SUCCESS, Some("0 0 0")));
+    rig.serve(&others[1], vec![recall(sent[2].fields.get("recallHandle").unwrap())]);
+    assert_eq!(answer(&others[1]).code, response::SUCCESS);
+    rig.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_panics_does_not_keep_those_behind_it() {
     let rig = Rig::new(|_| {});

@@ -14,6 +14,7 @@ use crate::{
         names,
         property_text::{TimerAsk, rewritten},
         send::put_code,
+        send_queue::Kind,
         topics::perm,
     },
     format::properties,
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// The codes that this file answers.
-pub(super) const ROUTES: &[(i32, Route)] = &[(request::RECALL_MESSAGE, Route::Take(recall))];
+pub(super) const ROUTES: &[(i32, Route)] = &[(request::RECALL_MESSAGE, Route::Queued(Kind::Send, recall))];
 
 const VERSION: &str = "v1";
 /// The tag of the messages that take others back.
