@@ -7,7 +7,7 @@
 mod loopback;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     process::{Child, Command as Process, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -170,6 +170,80 @@ async fn consumers_of_a_killed_broker_go_on_at_their_last_saved_offset() {
 
 /// Answers what the broker asks: bodies whose number is divisible by three are rolled back, others committed.
 struct Decided;
+
+async fn await_body(client: &Client, topic: &str, body: &[u8], count: usize) -> Vec<Got> {
+    let end = Instant::now() + WAIT;
+    loop {
+        let got = read_all(client, topic).await;
+        if got.iter().filter(|got| got.body.starts_with(body)).count() >= count {
+            return got;
+        }
+        assert!(Instant::now() < end, "{topic}: {} messages, none more comes", got.len());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How often each message is in a topic, less those that mark an end.
+async fn counted(client: &Client, topic: &str) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for got in read_all(client, topic).await {
+        let body = String::from_utf8(got.body).unwrap();
+        if !body.starts_with("end") {
+            *counts.entry(body).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// Neither service saves how far it is while the test runs: all that is known after a kill stands in the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delayed_and_timed_messages_that_came_before_a_kill_do_not_come_again_and_the_others_come() {
+    const EACH: usize = 100;
+    let more =
+        ["messageDelayLevel=1s 4s", "flushDelayOffsetInterval=3600000", "timerFlushIntervalMs=3600000"];
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let message = |topic: &str, body: &str, ask: &str| {
+        let properties = format!("UNIQ_KEY\x01U{body}\x02{ask}\x02");
+        send(request::SEND_MESSAGE_V2, topic, 0, body.as_bytes(), &properties)
+    };
+    let put = async |client: &Client, topic: &str, body: String, ask: &str| {
+        let sent = call(client, message(topic, &body, ask)).await;
+        assert_eq!(sent.code, response::SUCCESS, "{sent:?}");
+    };
+    let mut broker = Killable::start(dir.path(), port, &more);
+    let mut client = broker.client().await;
+    for n in 0..EACH {
+        put(&client, "T_LEVEL", format!("level{n}"), "DELAY\x011").await;
+        put(&client, "T_TIMED", format!("timed{n}"), "TIMER_DELAY_SEC\x011").await;
+    }
+    for n in 0..EACH {
+        put(&client, "T_LEVEL", format!("later{n}"), "DELAY\x012").await;
+        put(&client, "T_TIMED", format!("later{n}"), "TIMER_DELAY_SEC\x014").await;
+    }
+    await_body(&client, "T_LEVEL", b"level", EACH).await;
+    await_body(&client, "T_TIMED", b"timed", EACH).await;
+    for kill in 0..2 {
+        broker.kill();
+        broker = Killable::start(dir.path(), port, &more);
+        client = broker.client().await;
+        // What is due first comes first, so behind these nothing more can come.
+        for ask in ["DELAY\x011", "DELAY\x012"] {
+            put(&client, "T_LEVEL", format!("end{kill}"), ask).await;
+        }
+        put(&client, "T_TIMED", format!("end{kill}"), "TIMER_DELAY_SEC\x016").await;
+        await_body(&client, "T_LEVEL", format!("end{kill}").as_bytes(), 2).await;
+        await_body(&client, "T_TIMED", format!("end{kill}").as_bytes(), 1).await;
+        for (topic, first) in [("T_LEVEL", "level"), ("T_TIMED", "timed")] {
+            let want: BTreeMap<_, _> = (0..EACH)
+                .flat_map(|n| [format!("{first}{n}"), format!("later{n}")])
+                .map(|body| (body, 1))
+                .collect();
+            assert_eq!(counted(&client, topic).await, want, "{topic} after kill {kill}");
+        }
+    }
+    broker.kill();
+}
 
 fn outcome_of(body: &[u8]) -> i32 {
     let number: u32 = std::str::from_utf8(body).unwrap().parse().unwrap();

@@ -16,6 +16,7 @@ mod config;
 mod config_file;
 mod connections;
 mod counts;
+mod delivered;
 mod filters;
 mod groups;
 mod hold;
@@ -71,6 +72,7 @@ use {
     clients::Clients,
     config_file::ConfigFile,
     counts::Counts,
+    delivered::Copies,
     filters::Filters,
     groups::Groups,
     json::Json,
@@ -448,6 +450,7 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
         load_state(&config, &vfs, &store, boot_time)?;
     let timer = Timer::load(&config, &vfs, &store, boot_time)?;
     timer.recount(&timed, &topics, boot_time);
+    Copies::find(&store, [schedule.copies(&store), timer.copies(&store)]);
     let ip = config.address();
     let store_host = ip.parse().unwrap_or(SocketAddr::new(config.bind, config.port));
     let hot_bytes = pull::hot_bytes(&*vfs, config.in_memory_percent);

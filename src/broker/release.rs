@@ -37,6 +37,21 @@ impl<'a> Release<'a> {
         Self { stored, queue, properties }
     }
 
+    /// The message that waited.
+    pub(super) const fn stored(&self) -> &StoredMessage {
+        self.stored
+    }
+
+    /// The queue that it goes to.
+    pub(super) const fn queue(&self) -> Queue {
+        self.queue
+    }
+
+    /// The properties that it gets.
+    pub(super) fn properties(&self) -> &[u8] {
+        &self.properties
+    }
+
     fn message(&self) -> Message<'_> {
         copy(&self.stored.record(), self.queue, self.properties.as_slice())
     }

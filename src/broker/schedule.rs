@@ -5,7 +5,9 @@
 //! level, puts what is due to its real topic and queue, in order, and says when the next turn is worth taking.
 //!
 //! Invariants: an offset moves past a message only after its copy is in the log, and reaches the file only after that
-//! copy is durable. So a crash can deliver a message twice, as RocketMQ's can, and never loses one.
+//! copy is durable. The file also says, in a field that RocketMQ does not read, behind which place in the log all later
+//! copies lie; what a kill left delivered and not noted is found there again ([`Copies`]) and does not come twice. Only
+//! after a kill of RocketMQ's broker, whose file lacks that, can it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -21,10 +23,11 @@ use parking_lot::Mutex;
 use super::{
     Broker,
     config_file::{ConfigFile, DataVersion},
+    delivered::{Copies, STEP},
     json::Json,
     names,
     property_text::rewritten,
-    release::{Release, put_all},
+    release::Release,
     worker::Worker,
 };
 use crate::{
@@ -33,7 +36,7 @@ use crate::{
     error::Result,
     format::properties,
     message::{GetStatus, Queue, StoredMessage},
-    store::GetRequest,
+    store::{GetRequest, Store},
     types::{PhysicalOffset, QueueOffset, StoreTimestamp, SysFlag, TagsCode, TransactionType},
 };
 
@@ -48,6 +51,9 @@ const RETRY: Duration = Duration::from_secs(1);
 const BATCH: usize = 32;
 /// Puts of one level before the next level has its turn.
 const ROUNDS: usize = 64;
+
+/// The field of the file that tells which copies it does not know of.
+const SINCE: &str = "deliveredTo";
 
 /// Properties that end with the delay, and the checksum of the record they stood in.
 const ENDED: [&str; 4] =
@@ -106,6 +112,8 @@ struct Table {
     durable: BTreeMap<i32, i64>,
     /// Offsets whose copies end at a place that was not durable yet, in the order of those places.
     pending: VecDeque<(i32, i64, PhysicalOffset)>,
+    /// What the file said of the place behind which copies lie that it does not know of.
+    since: Option<PhysicalOffset>,
     version: DataVersion,
 }
 
@@ -117,6 +125,8 @@ pub(crate) struct Schedule {
     table: Mutex<Table>,
     file: ConfigFile,
     worker: Worker,
+    /// What was delivered and is not in the file, as the log says.
+    delivered: Copies,
 }
 
 impl Schedule {
@@ -126,9 +136,11 @@ impl Schedule {
             offsets: BTreeMap::new(),
             durable: BTreeMap::new(),
             pending: VecDeque::new(),
+            since: Some(PhysicalOffset::ZERO),
             version: DataVersion::new(now.get()),
         });
-        Ok(Self { levels, table: Mutex::new(table), file, worker: Worker::default() })
+        let delivered = Copies::since(table.since);
+        Ok(Self { levels, table: Mutex::new(table), file, worker: Worker::default(), delivered })
     }
 
     /// Starts the thread.
@@ -153,24 +165,45 @@ impl Schedule {
         self.worker.stop();
     }
 
-    /// Writes `delayOffset.json`. `durable` is where the log is durable to.
+    /// Writes `delayOffset.json`. `durable` is where the log is durable to. Nothing is delivered meanwhile.
     pub(crate) fn save(&self, durable: PhysicalOffset) -> Result<()> {
         let json = {
             let mut table = self.table.lock();
+            let mut noted = None;
             while table.pending.front().is_some_and(|(_, _, end)| *end <= durable) {
-                if let Some((level, offset, _)) = table.pending.pop_front() {
+                if let Some((level, offset, end)) = table.pending.pop_front() {
                     table.durable.insert(level, offset);
+                    noted = noted.max(Some(end));
                 }
             }
-            table_json(&table.durable, table.version)
+            // What is delivered from now on lies behind the end of the log.
+            let since = self.delivered.noted().unwrap_or_default();
+            if table.pending.is_empty() && (noted.is_some() || durable.since(since) >= STEP) {
+                noted = Some(durable);
+            }
+            if let Some(noted) = noted.filter(|_| self.delivered.are_claimed(durable)) {
+                self.delivered.note(noted);
+            }
+            table_json(&table.durable, table.version, self.delivered.noted())
         };
         self.file.save(&json)
+    }
+
+    /// The copies that it does not know of, and where the first message waits that may have one.
+    pub(super) fn copies(&self, store: &Store) -> (&Copies, PhysicalOffset) {
+        let first = |n: usize| {
+            let queue = store.find_queue(names::SCHEDULE_TOPIC, i32::try_from(n).ok()?)?;
+            let next = self.offset(i32::try_from(n + 1).ok()?).max(store.min_offset(queue).get());
+            Some(store.entries(queue, QueueOffset(next), 1).ok()?.first()?.offset)
+        };
+        let first = (0..self.levels.len()).filter_map(first).min();
+        (&self.delivered, first.unwrap_or(PhysicalOffset(i64::MAX)))
     }
 
     /// As `delayOffset.json`: where each level stands now.
     pub(crate) fn to_json(&self) -> Json {
         let table = self.table.lock();
-        table_json(&table.offsets, table.version)
+        table_json(&table.offsets, table.version, None)
     }
 
     /// The next offset to deliver of `level`.
@@ -250,9 +283,26 @@ impl Schedule {
             return Ok(Turn::Wait(due.wait()));
         };
         let next = last.queue_offset().get() + 1;
-        let end = put_real(broker, &messages)?;
+        let end = self.put_real(broker, &messages)?;
         self.advance(level, next, end, broker.clock.now());
         Ok(Turn::More)
+    }
+
+    /// Puts messages to their real topics; where the last one ends in the log.
+    fn put_real(&self, broker: &Broker, messages: &[StoredMessage]) -> Result<PhysicalOffset> {
+        let real = messages
+            .iter()
+            .filter_map(|stored| {
+                let text =
+                    rewritten(stored.record().properties.raw(), &ENDED, &[(properties::WAIT, "false")]);
+                let real = Release::new(broker, stored, text);
+                if real.is_none() {
+                    tracing::error!(offset = %stored.physical_offset(), "a delayed message names no real queue, left out");
+                }
+                real
+            })
+            .collect();
+        self.delivered.put_rest(broker, real)
     }
 }
 
@@ -310,26 +360,11 @@ impl Filter for Due<'_> {
     }
 }
 
-/// Puts messages to their real topics; where the last one ends in the log.
-fn put_real(broker: &Broker, messages: &[StoredMessage]) -> Result<PhysicalOffset> {
-    let real: Vec<_> = messages
-        .iter()
-        .filter_map(|stored| {
-            let text =
-                rewritten(stored.record().properties.raw(), &ENDED, &[(properties::WAIT, "false")]);
-            let real = Release::new(broker, stored, text);
-            if real.is_none() {
-                tracing::error!(offset = %stored.physical_offset(), "a delayed message names no real queue, left out");
-            }
-            real
-        })
-        .collect();
-    put_all(broker, &real)
-}
-
-fn table_json(offsets: &BTreeMap<i32, i64>, version: DataVersion) -> Json {
-    let pairs = offsets.iter().map(|(level, offset)| (*level, Json::from(*offset)));
-    Json::map([("dataVersion", version.to_json()), ("offsetTable", Json::map(pairs))])
+/// `since` is a field of the file only, which RocketMQ passes over.
+fn table_json(offsets: &BTreeMap<i32, i64>, version: DataVersion, since: Option<PhysicalOffset>) -> Json {
+    let table = offsets.iter().map(|(level, offset)| (*level, Json::from(*offset)));
+    let pairs = [("dataVersion", version.to_json()), ("offsetTable", Json::map(table))];
+    Json::map(pairs.into_iter().chain(since.map(|since| (SINCE, since.get().into()))))
 }
 
 fn read_table(json: &Json) -> Result<Table, String> {
@@ -342,7 +377,8 @@ fn read_table(json: &Json) -> Result<Table, String> {
         offsets.insert(level, offset);
     }
     let version = DataVersion::from_json(json.get("dataVersion")).unwrap_or_default();
-    Ok(Table { durable: offsets.clone(), offsets, pending: VecDeque::new(), version })
+    let since = json.int_of(SINCE).map(PhysicalOffset);
+    Ok(Table { durable: offsets.clone(), offsets, pending: VecDeque::new(), since, version })
 }
 
 #[cfg(test)]
@@ -368,6 +404,29 @@ mod tests {
             let again = schedule(dir.path());
             assert_eq!((again.offset(1), again.offset(2)), (level1, level2), "durable to {durable}");
         }
+    }
+
+    #[test]
+    fn the_file_says_behind_which_place_the_copies_lie_that_it_does_not_know_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let noted = || schedule(dir.path()).delivered.noted().map(PhysicalOffset::get);
+        let first = schedule(dir.path());
+        assert_eq!(noted(), Some(0), "no file: they may be anywhere");
+        first.advance(1, 3, PhysicalOffset(100), StoreTimestamp(8));
+        first.advance(2, 9, PhysicalOffset(150), StoreTimestamp(8));
+        first.save(PhysicalOffset(140)).unwrap();
+        assert_eq!(noted(), Some(100), "the next copy lies behind the one that is durable");
+        first.save(PhysicalOffset(180)).unwrap();
+        assert_eq!(noted(), Some(180), "all copies are known");
+        first.save(PhysicalOffset(181)).unwrap();
+        assert_eq!(noted(), Some(180), "nothing was delivered, so nothing is written");
+        let far = 180 + i64::try_from(STEP).unwrap();
+        first.save(PhysicalOffset(far)).unwrap();
+        assert_eq!(noted(), Some(far), "or more of the log would be read than need be");
+        let java = first.to_json().pretty();
+        assert!(!java.contains(SINCE));
+        std::fs::write(dir.path().join("delayOffset.json"), java).unwrap();
+        assert_eq!(noted(), None, "RocketMQ's broker does not say");
     }
 
     #[test]

@@ -174,6 +174,9 @@ pub(super) struct Checkpoint {
     /// The same for the master, which this broker is.
     pub(super) master_queue_offset: i64,
     pub(super) version: DataVersion,
+    /// A place in the log that all copies lie behind which the rest does not know of. It stands behind the bytes that
+    /// RocketMQ reads and writes, and counts while those are the ones that it was written with.
+    pub(super) since: Option<i64>,
 }
 
 impl Checkpoint {
@@ -187,23 +190,27 @@ impl Checkpoint {
             self.version.timestamp,
             self.version.counter,
         ];
-        let mut out: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        let since = self.since.map_or([0; 3], |since| [since, self.read_ms, self.queue_offset]);
+        let mut out: Vec<u8> = words.iter().chain(&since).flat_map(|word| word.to_be_bytes()).collect();
         out.resize(CHECKPOINT_FILE, 0);
         out
     }
 
     /// Reads a checkpoint; `None` when the file is too short to be one.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (read_ms, queue_offset) = (i64_at(bytes, 0), i64_at(bytes, 16));
+        let same = (i64_at(bytes, CHECKPOINT + 8), i64_at(bytes, CHECKPOINT + 16)) == (read_ms, queue_offset);
         (bytes.len() >= CHECKPOINT).then(|| Self {
-            read_ms: i64_at(bytes, 0),
+            read_ms,
             log_end: i64_at(bytes, 8),
-            queue_offset: i64_at(bytes, 16),
+            queue_offset,
             master_queue_offset: i64_at(bytes, 24),
             version: DataVersion {
                 state_version: i64_at(bytes, 32),
                 timestamp: i64_at(bytes, 40),
                 counter: i64_at(bytes, 48),
             },
+            since: (same && read_ms > 0).then(|| i64_at(bytes, CHECKPOINT)),
         })
     }
 }
@@ -254,9 +261,20 @@ mod tests {
     #[test]
     fn a_checkpoint_reads_back_and_a_short_file_is_none() {
         let version = DataVersion { state_version: 1, timestamp: 2, counter: 3 };
-        let now = Checkpoint { read_ms: 4, log_end: 5, queue_offset: 6, master_queue_offset: 7, version };
-        let bytes = now.encode();
+        let now = Checkpoint {
+            read_ms: 4,
+            log_end: 5,
+            queue_offset: 6,
+            master_queue_offset: 7,
+            version,
+            since: Some(8),
+        };
+        let mut bytes = now.encode();
         assert_eq!((bytes.len(), Checkpoint::decode(&bytes)), (4_096, Some(now)));
         assert_eq!(Checkpoint::decode(&bytes[..55]), None);
+        assert_eq!(Checkpoint::decode(&bytes[..56]), Some(Checkpoint { since: None, ..now }));
+        // RocketMQ went on and left what it does not know.
+        bytes[7] = 5;
+        assert_eq!(Checkpoint::decode(&bytes), Some(Checkpoint { read_ms: 5, since: None, ..now }));
     }
 }

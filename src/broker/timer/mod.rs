@@ -8,8 +8,8 @@
 //!
 //! The files are RocketMQ's, `timerwheel`, `timerlog/` and `config/timercheck`, so either broker can go on where the
 //! other stopped. Invariants: a unit is written before the topic's offset moves past its message; a second is over only
-//! when all its messages are in the log; and the checkpoint says either only when that is durable. So a crash can
-//! deliver a message twice, as RocketMQ's can, and never loses one. The wheel holds nothing that does not follow from
+//! when all its messages are in the log; and the checkpoint says either only when that is durable. What a kill left
+//! delivered and not in the checkpoint is found in the log again ([`Copies`]) and does not come twice. The wheel holds nothing that does not follow from
 //! the timer log, and the timer log nothing that does not follow from the topic; [`state`] makes both agree at start.
 
 mod format;
@@ -26,10 +26,21 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 
 pub(super) use park::Timed;
-use {state::State, wheel::Wheel};
+use {
+    state::{Shown, State},
+    wheel::Wheel,
+};
 
-use super::{Broker, BrokerConfig, Route, counts::Counts, topics::Topics, worker::Worker};
-use crate::{error::Result, format::hash::java_string_hash, store::Store, types::StoreTimestamp, vfs::Vfs};
+use super::{
+    Broker, BrokerConfig, Route, counts::Counts, delivered::Copies, names, topics::Topics, worker::Worker,
+};
+use crate::{
+    error::Result,
+    format::hash::java_string_hash,
+    store::Store,
+    types::{PhysicalOffset, QueueOffset, StoreTimestamp},
+    vfs::Vfs,
+};
 
 /// The codes that these files answer.
 pub(super) const ROUTES: &[&[(i32, Route)]] = &[recall::ROUTES, report::ROUTES];
@@ -44,6 +55,10 @@ pub(crate) struct Timer {
     state: Option<Mutex<State>>,
     /// Shared with the state, so that senders need not wait for a turn. Made for the first timed message.
     wheel: Arc<Mutex<Option<Arc<Wheel>>>>,
+    /// Shared as well: a turn may take as long as the disk wants.
+    shown: Option<Arc<Shown>>,
+    /// What was delivered and is not in the checkpoint, as the log says.
+    delivered: Copies,
     worker: Worker,
 }
 
@@ -61,7 +76,19 @@ impl Timer {
         } else {
             None
         };
-        Ok(Self { state, wheel, worker: Worker::default() })
+        let (mut delivered, mut shown) = (Copies::default(), None);
+        if let Some(state) = &state {
+            let state = state.lock();
+            (delivered, shown) = (Copies::since(state.since), Some(Arc::clone(&state.shown)));
+        }
+        Ok(Self { state, wheel, shown, delivered, worker: Worker::default() })
+    }
+
+    /// The copies that it does not know of, and a place that none of them lies before.
+    pub(super) fn copies(&self, store: &Store) -> (&Copies, PhysicalOffset) {
+        let queue = store.find_queue(names::TIMER_TOPIC, park::TIMER_QUEUE);
+        let used = queue.is_some_and(|queue| store.max_offset(queue) > QueueOffset::ZERO);
+        (&self.delivered, if used { PhysicalOffset::ZERO } else { PhysicalOffset(i64::MAX) })
     }
 
     /// Counts what waits of each topic: what `counts` says may be from before a kill.
@@ -76,7 +103,12 @@ impl Timer {
 
     /// The checkpoint as it was saved last; `None` when the broker has no timers.
     fn saved(&self) -> Option<Vec<u8>> {
-        self.state.as_ref().map(|state| state.lock().saved_bytes())
+        self.shown.as_ref().map(|shown| shown.saved_bytes())
+    }
+
+    /// The time before which all is delivered; `None` when the broker has no timers.
+    pub(super) fn passed(&self) -> Option<i64> {
+        self.shown.as_ref().map(|shown| shown.passed())
     }
 
     /// Starts the thread.
@@ -121,6 +153,57 @@ impl Timer {
     /// What operators are told: milliseconds that delivery is behind, messages of the topic that are not in the wheel
     /// yet, messages that wait.
     pub(super) fn figures(&self, broker: &Broker) -> Option<[i64; 3]> {
-        self.state.as_ref().map(|state| state.lock().figures(broker))
+        self.shown.as_ref().map(|shown| shown.figures(broker))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, sync::mpsc};
+
+    use super::*;
+    use crate::{
+        Config,
+        broker::{self, Door, shut},
+        clock::SystemClock,
+        remoting::{
+            Command, Connection, Service,
+            codes::{request, response},
+        },
+        vfs::OsVfs,
+    };
+
+    /// A turn holds the state for as long as the disk takes; a name server's or an operator's question must not wait.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn how_far_the_timers_are_is_told_while_a_turn_is_under_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = BrokerConfig::new(Config::new(dir.path()).commit_log_file_size(1u64 << 20));
+        let clock = Arc::new(SystemClock::new());
+        let broker = Arc::new(broker::open(config, Arc::new(OsVfs), clock).unwrap());
+        let turn = broker.timer.state.as_ref().unwrap().lock();
+        let (tell, told) = mpsc::channel();
+        let door = Door(Arc::clone(&broker));
+        let asks = std::thread::spawn(move || {
+            let conn = Connection::detached(1, SocketAddr::from(([127, 0, 0, 1], 4_000)));
+            for code in [request::GET_BROKER_RUNTIME_INFO, request::GET_TIMER_CHECK_POINT] {
+                door.serve(&conn, vec![Command::request(code)]);
+                let mut sent = Vec::new();
+                while sent.is_empty() {
+                    std::thread::sleep(Duration::from_millis(1));
+                    sent = conn.take_sent();
+                }
+                tell.send(sent.remove(0)).unwrap();
+            }
+        });
+        let answer = || told.recv_timeout(Duration::from_secs(20)).expect("not answered");
+        let info = answer();
+        assert_eq!(info.code, response::SUCCESS);
+        let text = String::from_utf8(info.body.to_bytes().to_vec()).unwrap();
+        assert!(text.contains("\"timerCongestNum\":\"0\""), "{text}");
+        let saved = answer();
+        assert_eq!((saved.code, saved.body.len()), (response::SUCCESS, 56));
+        drop(turn);
+        asks.join().unwrap();
+        shut(&broker).await.unwrap();
     }
 }

@@ -3,7 +3,13 @@
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicI64,
+            Ordering::{Acquire, Release},
+        },
+    },
     time::Duration,
 };
 
@@ -45,6 +51,39 @@ struct Reached {
     read_ms: i64,
     queue_offset: i64,
     end: PhysicalOffset,
+    /// All copies that are put later lie behind this place; `None` when some before it are not part of the state.
+    since: Option<PhysicalOffset>,
+}
+
+/// How far the timers are, for those who ask while a turn is under way.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    read_ms: AtomicI64,
+    queue_offset: AtomicI64,
+    waiting: AtomicI64,
+    /// The checkpoint as it was saved last.
+    saved: Mutex<Vec<u8>>,
+}
+
+impl Shown {
+    pub(super) fn saved_bytes(&self) -> Vec<u8> {
+        self.saved.lock().clone()
+    }
+
+    /// The time before which all is delivered.
+    pub(super) fn passed(&self) -> i64 {
+        self.read_ms.load(Acquire)
+    }
+
+    pub(super) fn figures(&self, broker: &Broker) -> [i64; 3] {
+        let end = broker
+            .store
+            .find_queue(names::TIMER_TOPIC, TIMER_QUEUE)
+            .map_or(0, |queue| broker.store.max_offset(queue).get());
+        let now = floor(broker.clock.now().get(), broker.config.timer_precision_ms());
+        let (read, taken) = (self.read_ms.load(Acquire), self.queue_offset.load(Acquire));
+        [(now - read).max(0), (end - taken).max(0), self.waiting.load(Acquire)]
+    }
 }
 
 #[derive(Debug)]
@@ -75,6 +114,9 @@ pub(super) struct State {
     /// What the checkpoint says, or may say next.
     saved: Checkpoint,
     reached: Option<Reached>,
+    /// The same place as the checkpoint had it at start.
+    pub(super) since: Option<PhysicalOffset>,
+    pub(super) shown: Arc<Shown>,
     next_save: Duration,
     next_clean: Duration,
 }
@@ -90,7 +132,9 @@ impl State {
         let precision_ms = config.timer_precision_ms();
         let check_path = config.store.path("config").join("timercheck");
         let bytes = vfs.read(&check_path, MAX_CHECKPOINT).map_err(Error::io("read", &check_path))?;
-        let saved = bytes.as_deref().and_then(Checkpoint::decode).unwrap_or_default();
+        let read = bytes.as_deref().and_then(Checkpoint::decode);
+        let since = read.map_or(Some(0), |saved| saved.since).map(PhysicalOffset);
+        let saved = read.unwrap_or_default();
         let write_ms = floor(now.get(), precision_ms);
 
         let mut slots: HashMap<i64, Slot> = HashMap::new();
@@ -144,10 +188,14 @@ impl State {
             waiting_by_topic,
             saved,
             reached: None,
+            since,
+            shown: Arc::default(),
             next_save: Duration::ZERO,
             next_clean: Duration::ZERO,
         };
         state.keep_within(store);
+        state.show();
+        state.show_saved();
         Ok(state)
     }
 
@@ -200,7 +248,14 @@ impl State {
     /// Makes timer log and wheel durable, then says in the checkpoint how far all is that is durable.
     pub(super) fn save(&mut self, broker: &Broker) -> Result<()> {
         let durable = broker.store.status().durable_offset;
-        let now = Reached { read_ms: self.read_ms, queue_offset: self.queue_offset, end: self.delivered };
+        // Part of a time, or copies from before a kill that are not passed yet: they lie before such a place.
+        let whole = self.done == 0 && broker.timer.delivered.are_claimed(durable);
+        let now = Reached {
+            read_ms: self.read_ms,
+            queue_offset: self.queue_offset,
+            end: self.delivered,
+            since: whole.then(|| self.delivered.max(durable)),
+        };
         let reached = match self.reached.take() {
             // An older one is waited for first, or under load none would ever be reached.
             Some(older) if older.end > durable => {
@@ -229,12 +284,16 @@ impl State {
         {
             wheel.sync()?;
         }
+        if let Some(since) = reached.since {
+            broker.timer.delivered.note(since);
+        }
         let mut next = Checkpoint {
             read_ms: reached.read_ms,
             log_end,
             queue_offset: reached.queue_offset,
             master_queue_offset: reached.queue_offset,
             version: self.saved.version,
+            since: broker.timer.delivered.noted().map(PhysicalOffset::get),
         };
         next.version.step(broker.clock.now().get());
         // A broker that never had a timed message leaves no files of timers.
@@ -243,22 +302,20 @@ impl State {
                 .replace(&self.check_path, &next.encode())
                 .map_err(Error::io("write", &self.check_path))?;
             self.saved = next;
+            self.show_saved();
         }
         Ok(())
     }
 
-    /// The checkpoint as it was saved last.
-    pub(super) fn saved_bytes(&self) -> Vec<u8> {
-        self.saved.encode()[..CHECKPOINT].to_vec()
+    /// Lets others see how far it is.
+    pub(super) fn show(&self) {
+        self.shown.waiting.store(self.waiting, Release);
+        self.shown.queue_offset.store(self.queue_offset, Release);
+        self.shown.read_ms.store(self.read_ms, Release);
     }
 
-    pub(super) fn figures(&self, broker: &Broker) -> [i64; 3] {
-        let end = broker
-            .store
-            .find_queue(names::TIMER_TOPIC, TIMER_QUEUE)
-            .map_or(0, |queue| broker.store.max_offset(queue).get());
-        let behind = floor(broker.clock.now().get(), self.precision_ms) - self.read_ms;
-        [behind.max(0), (end - self.queue_offset).max(0), self.waiting]
+    fn show_saved(&self) {
+        *self.shown.saved.lock() = self.saved.encode()[..CHECKPOINT].to_vec();
     }
 }
 

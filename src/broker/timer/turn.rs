@@ -9,11 +9,7 @@ use super::{
     state::{State, floor},
 };
 use crate::{
-    broker::{
-        Broker, names,
-        property_text::rewritten,
-        release::{Release, put_all},
-    },
+    broker::{Broker, names, property_text::rewritten, release::Release},
     error::Result,
     format::{hash::java_string_hash, message::Record, properties},
     message::{Queue, StoredMessage},
@@ -33,8 +29,12 @@ impl State {
             self.deliver(broker)?;
             self.read_ms += self.precision_ms;
             self.done = 0;
+            self.show();
         }
-        while self.take_in(broker)? {}
+        while self.take_in(broker)? {
+            self.show();
+        }
+        self.show();
         Ok(())
     }
 
@@ -109,16 +109,16 @@ impl State {
                 to_real(broker, stored, &record, unit.written_ms, now)
             })
             .collect();
-        self.put(broker, &releases)?;
+        self.put(broker, releases)?;
         for (unit, stored) in &found {
             count(broker, &stored.record(), -unit.deed.counts());
         }
         Ok(())
     }
 
-    fn put(&mut self, broker: &Broker, releases: &[Release<'_>]) -> Result<()> {
+    fn put(&mut self, broker: &Broker, releases: Vec<Release<'_>>) -> Result<()> {
         if !releases.is_empty() {
-            self.delivered = self.delivered.max(put_all(broker, releases)?);
+            self.delivered = self.delivered.max(broker.timer.delivered.put_rest(broker, releases)?);
         }
         Ok(())
     }
@@ -168,7 +168,7 @@ impl State {
             }
             let now = broker.clock.now().get();
             let release = to_real(broker, stored, &record, NEVER_ENQUEUED, now);
-            return self.put(broker, release.as_slice());
+            return self.put(broker, release.into_iter().collect());
         }
         self.enqueue(broker, &record, out_ms, deletes)
     }
