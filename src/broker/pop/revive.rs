@@ -5,6 +5,9 @@
 //! after the group's last try (`retryMaxTimes`) to its dead letters. How far a queue is worked off is kept as the offset
 //! of `CID_RMQ_SYS_REVIVE_GROUP`: every record up to it is done.
 //!
+//! RocketMQ's broker has its records come here through the timers, an acknowledgement when its check point is due: such a
+//! check point is given again only when the timers have passed that time.
+//!
 //! Invariants: nothing is given again before every record that was put by then is read, and the offset passes a check
 //! point only after what was open in it is in the log. So a message can come twice and is never lost. Bound:
 //! `popCkMaxBufferSize` check points, plus those of one `reviveInterval`; [`Revive::is_full`] stops pops beyond it.
@@ -51,13 +54,24 @@ struct Queue {
     by_key: HashMap<Key, i64>,
     /// When each open check point is due.
     due: BTreeSet<(i64, i64)>,
+    /// The same for those that came through the timers, as their acknowledgements may.
+    due_by_timer: BTreeSet<(i64, i64)>,
+}
+
+/// What counts as due.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    time: i64,
+    /// The timers have put all that is due before this.
+    timers: i64,
 }
 
 #[derive(Debug)]
 struct Queues {
     each: Vec<Queue>,
-    /// A time, and the end of the log then: what is due by that time is given again once the queues reach that end.
-    mark: Option<(i64, PhysicalOffset)>,
+    /// A time, how far the timers were, and the end of the log then: what is due by that time is given again once the
+    /// queues reach that end.
+    mark: Option<(Now, PhysicalOffset)>,
     stopped: bool,
 }
 
@@ -102,7 +116,8 @@ impl Revive {
             return;
         }
         // An acknowledgement that was answered is in the log, but perhaps not in its queue yet.
-        let now = broker.clock.now().get();
+        let time = broker.clock.now().get();
+        let now = Now { time, timers: broker.timer.passed().map_or(time, |passed| passed.min(time)) };
         let status = broker.store.status();
         let (now, end) = *queues.mark.get_or_insert((now, status.max_offset));
         let all_there = status.dispatched_offset >= end;
@@ -119,7 +134,7 @@ impl Revive {
 }
 
 impl Queue {
-    fn turn(&mut self, broker: &Arc<Broker>, topic: &str, id: i32, now: i64, all_there: bool) -> Result<()> {
+    fn turn(&mut self, broker: &Arc<Broker>, topic: &str, id: i32, now: Now, all_there: bool) -> Result<()> {
         let done = broker.offsets.query(names::REVIVE_GROUP, topic, id);
         let next = *self.next.get_or_insert_with(|| done.map_or(0, |done| done.saturating_add(1)));
         let end = self.read(&broker.store, topic, id, next)?;
@@ -162,7 +177,10 @@ impl Queue {
     fn take(&mut self, message: &StoredMessage) {
         let offset = message.queue_offset().get();
         let read = match message.tags() {
-            Some(tag::CHECK_POINT) => CheckPoint::read(message.body()).map(|of| self.add(offset, of)),
+            Some(tag::CHECK_POINT) => {
+                let by_timer = message.properties().get(properties::TIMER_OUT_MS).is_some();
+                CheckPoint::read(message.body()).map(|of| self.add(offset, of, by_timer))
+            }
             Some(tag::ACK | tag::BATCH_ACK) => Acks::read(message.body()).map(|acks| self.ack(&acks)),
             _ => None,
         };
@@ -171,12 +189,13 @@ impl Queue {
         }
     }
 
-    fn add(&mut self, offset: i64, of: CheckPoint) {
+    fn add(&mut self, offset: i64, of: CheckPoint, by_timer: bool) {
         if let Some(old) = self.by_key.get(&of.key) {
             self.remove(*old);
         }
         if of.open().next().is_some() {
-            self.due.insert((of.due(), offset));
+            let due = if by_timer { &mut self.due_by_timer } else { &mut self.due };
+            due.insert((of.due(), offset));
             self.by_key.insert(of.key.clone(), offset);
             self.open.insert(offset, of);
         }
@@ -194,12 +213,19 @@ impl Queue {
     fn remove(&mut self, offset: i64) {
         if let Some(of) = self.open.remove(&offset) {
             self.due.remove(&(of.due(), offset));
+            self.due_by_timer.remove(&(of.due(), offset));
             self.by_key.remove(&of.key);
         }
     }
 
-    fn give_due(&mut self, broker: &Arc<Broker>, now: i64) -> Result<()> {
-        while let Some((_, offset)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
+    /// The record of a check point that is due.
+    fn next_due(&self, now: Now) -> Option<i64> {
+        let first = |of: &BTreeSet<(i64, i64)>, by: i64| of.first().copied().filter(|(due, _)| *due <= by);
+        first(&self.due, now.time).or_else(|| first(&self.due_by_timer, now.timers)).map(|(_, offset)| offset)
+    }
+
+    fn give_due(&mut self, broker: &Arc<Broker>, now: Now) -> Result<()> {
+        while let Some(offset) = self.next_due(now) {
             let Some(of) = self.open.get_mut(&offset) else { break };
             give_again(broker, of)?;
             self.remove(offset);
@@ -296,11 +322,28 @@ mod tests {
     }
 
     #[test]
+    fn a_check_point_that_came_through_the_timers_waits_for_what_they_still_have() {
+        let mut queue = Queue::default();
+        let (java, own) = (check_point(5, 1_000, 60_000), check_point(9, 1_000, 60_000));
+        queue.add(0, java.clone(), true);
+        queue.add(1, own.clone(), false);
+        assert_eq!(queue.next_due(Now { time: 60_999, timers: 60_000 }), None);
+        assert_eq!(queue.next_due(Now { time: 61_000, timers: 60_000 }), Some(1));
+        queue.ack(&acks(&own, &[9, 10]));
+        // Its acknowledgement waits for the second in which it is due.
+        assert_eq!(queue.next_due(Now { time: 61_900, timers: 60_000 }), None);
+        queue.ack(&acks(&java, &[5]));
+        assert_eq!(queue.next_due(Now { time: 62_000, timers: 61_000 }), Some(0));
+        queue.remove(0);
+        assert!(queue.due_by_timer.is_empty());
+    }
+
+    #[test]
     fn a_check_point_is_open_until_all_of_it_is_acknowledged() {
         let mut queue = Queue::default();
         let (first, second) = (check_point(0, 100, 50), check_point(2, 100, 10));
-        queue.add(0, first.clone());
-        queue.add(1, second.clone());
+        queue.add(0, first.clone(), false);
+        queue.add(1, second.clone(), false);
         assert_eq!(queue.due.iter().copied().collect::<Vec<_>>(), [(110, 1), (150, 0)]);
         queue.ack(&acks(&first, &[0]));
         assert_eq!(queue.open[&0].open().collect::<Vec<_>>(), [1]);
@@ -314,11 +357,11 @@ mod tests {
     #[test]
     fn a_check_point_written_twice_counts_once() {
         let mut queue = Queue::default();
-        queue.add(3, check_point(0, 100, 50));
-        queue.add(7, CheckPoint { acked: 1, ..check_point(0, 100, 60) });
+        queue.add(3, check_point(0, 100, 50), false);
+        queue.add(7, CheckPoint { acked: 1, ..check_point(0, 100, 60) }, false);
         assert_eq!(queue.due.iter().copied().collect::<Vec<_>>(), [(160, 7)]);
         assert_eq!(queue.open[&7].open().collect::<Vec<_>>(), [1]);
-        queue.add(8, CheckPoint { acked: 3, ..check_point(5, 1, 1) });
+        queue.add(8, CheckPoint { acked: 3, ..check_point(5, 1, 1) }, false);
         assert_eq!(queue.open.len(), 1, "nothing is open in the last one");
     }
 }
