@@ -583,6 +583,47 @@ async fn a_message_given_back_is_retried_and_then_a_dead_letter() {
     broker.stop().await;
 }
 
+/// Either way of giving a dead letter another chance: back to its group by its place, as tools do, and to its topic as
+/// a new message with the properties that it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_that_is_sent_again_still_tells_where_it_came_from() {
+    let broker = Fixture::start(|config| config.store.delay_levels = "1s 1s 1s 1s 1s".into()).await;
+    let client = broker.client().await;
+    call(&client, heart_beat("G_DEAD", "c1", "T_DEAD", "*", 1)).await;
+    call(&client, send(request::SEND_MESSAGE_V2, "T_DEAD", 0, b"d", "UNIQ_KEY\x01U1\x02TAGS\x01A\x02")).await;
+    let first = pull_until(&client, "T_DEAD", 0, 1).await.remove(0);
+    let give_up = send_back("G_DEAD", "T_DEAD", first.physical_offset, -1, 16);
+    assert_eq!(call(&client, give_up).await.code, response::SUCCESS);
+    let dead = pull_until(&client, "%DLQ%G_DEAD", 0, 1).await.remove(0);
+    let told = |got: &loopback::Got| {
+        ["ORIGIN_MESSAGE_ID", "RETRY_TOPIC", "UNIQ_KEY", "TAGS"]
+            .map(|name| got.property(name).unwrap_or_default().to_owned())
+    };
+    let want = [first.message_id.as_str(), "T_DEAD", "U1", "A"].map(str::to_owned);
+    assert_eq!(told(&dead), want);
+
+    // With a try left it goes to the group's retries; at the limit it is a dead letter once more.
+    let back = |max| send_back("G_DEAD", "%DLQ%G_DEAD", dead.physical_offset, 1, max);
+    assert_eq!(call(&client, back(16)).await.code, response::SUCCESS);
+    let retry = pull_until(&client, "%RETRY%G_DEAD", 0, 1).await.remove(0);
+    assert_eq!((retry.body.as_slice(), retry.reconsume_times), (&b"d"[..], dead.reconsume_times + 1));
+    assert_eq!(told(&retry), want);
+    assert_eq!(call(&client, back(dead.reconsume_times)).await.code, response::SUCCESS);
+    let again = pull_until(&client, "%DLQ%G_DEAD", 0, 2).await.remove(1);
+    assert_eq!(told(&again), want);
+
+    let properties: String = ["ORIGIN_MESSAGE_ID", "RETRY_TOPIC", "UNIQ_KEY", "TAGS"]
+        .iter()
+        .map(|name| format!("{name}\x01{}\x02", dead.property(name).unwrap()))
+        .collect();
+    let sent = call(&client, send(request::SEND_MESSAGE_V2, "T_DEAD", 0, &dead.body, &properties)).await;
+    assert_eq!(sent.code, response::SUCCESS, "{sent:?}");
+    let new = pull_until(&client, "T_DEAD", 0, 2).await.remove(1);
+    assert_eq!((new.body.as_slice(), new.reconsume_times), (&b"d"[..], 0));
+    assert_eq!(told(&new), want);
+    broker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_that_sends_to_its_retry_topic_too_often_makes_a_dead_letter() {
     let broker = Fixture::start(|config| config.store.delay_levels = "1s".into()).await;

@@ -539,6 +539,84 @@ async fn offsets_are_reset_to_a_time_and_the_next_pull_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_queue_is_reset_to_an_offset_while_its_consumer_pulls() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    for queue in [0, 1] {
+        for n in 0..4 {
+            call(&client, send(request::SEND_MESSAGE, "T", queue, &[n], "")).await;
+        }
+    }
+    for queue in [0, 1] {
+        until("the messages", || async {
+            let max = Command { code: request::GET_MAX_OFFSET, ..query_offset("G", "T") };
+            call(&client, max.with_field("queueId", queue)).await.fields.get("offset") == Some("4")
+        })
+        .await;
+        call(&client, update_offset("G", "T", 4).with_field("queueId", queue)).await;
+    }
+    let waiting = client.connection().call(Pull::new("G", "T", 0, 4).suspend(60_000).command(), WAIT);
+    let reset = |queue: i32, offset: i64| {
+        Command::request(request::INVOKE_BROKER_TO_RESET_OFFSET)
+            .with_field("topic", "T")
+            .with_field("group", "G")
+            .with_field("timestamp", -1)
+            .with_field("isForce", true)
+            .with_field("queueId", queue)
+            .with_field("offset", offset)
+    };
+    for (queue, offset, code) in
+        [(0, 5, response::SYSTEM_ERROR), (9, 0, response::INVALID_PARAMETER), (0, 2, response::SUCCESS)]
+    {
+        assert_eq!(call(&client, reset(queue, offset)).await.code, code, "{queue} {offset}");
+    }
+    // The pull that waits learns it, and what the consumer still reports does not undo it.
+    let told = waiting.await.unwrap();
+    assert_eq!((told.code, told.fields.get("nextBeginOffset")), (response::PULL_OFFSET_MOVED, Some("2")));
+    let got = call(&client, Pull::new("G", "T", 0, 2).command()).await;
+    assert_eq!((got.code, records(&got)[0].body.as_slice()), (response::SUCCESS, &[2][..]));
+    let offset = call(&client, query_offset("G", "T")).await;
+    assert_eq!(offset.fields.get("offset"), Some("2"));
+    // The other queue stays where it was.
+    let other = call(&client, query_offset("G", "T").with_field("queueId", 1)).await;
+    assert_eq!(other.fields.get("offset"), Some("4"));
+    assert_eq!(call(&client, Pull::new("G", "T", 1, 4).command()).await.code, response::PULL_NOT_FOUND);
+    broker.stop().await;
+}
+
+/// Those consumers keep their offsets themselves, so the broker has none to tell, but it knows who they are and what
+/// they pulled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statistics_of_a_group_that_consumes_by_broadcast_have_its_members_and_no_offsets() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    for n in 0..3 {
+        call(&client, send(request::SEND_MESSAGE, "T", 0, &[n], "")).await;
+    }
+    let mut beat = heart_beat("G", "c1", "T", "*", 1);
+    let body = String::from_utf8(beat.body.to_bytes().to_vec()).unwrap();
+    beat.body = bytes::Bytes::from(body.replace("CLUSTERING", "BROADCASTING")).into();
+    assert_eq!(call(&client, beat).await.code, response::SUCCESS);
+    until("the messages", || async {
+        let pulled = call(&client, Pull::new("G", "T", 0, 0).by_heart_beat(1).command()).await;
+        records(&pulled).len() == 3
+    })
+    .await;
+    let members = Command::request(request::GET_CONSUMER_CONNECTION_LIST).with_field("consumerGroup", "G");
+    let members = text(&call(&client, members).await);
+    assert!(members.contains(r#""messageModel":"BROADCASTING""#) && members.contains("c1"), "{members}");
+    let strict = query_offset("G", "T").with_field("setZeroIfNotFound", false);
+    assert_eq!(call(&client, strict).await.code, response::QUERY_NOT_FOUND);
+    let stats = Command::request(request::GET_CONSUME_STATS).with_field("consumerGroup", "G");
+    let stats = text(&call(&client, stats).await);
+    let queue = r#"{"brokerName":"broker-a","queueId":0,"topic":"T"}:{"brokerOffset":3,"consumerOffset":0,"lastTimestamp":0,"pullOffset":3}"#;
+    assert!(stats.contains(queue), "{stats}");
+    let who = Command::request(request::QUERY_TOPIC_CONSUME_BY_WHO).with_field("topic", "T");
+    assert_eq!(text(&call(&client, who).await), r#"{"groupList":["G"]}"#);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statistics_say_where_topics_and_groups_are() {
     let broker = Fixture::start(|_| {}).await;
     let client = broker.client().await;

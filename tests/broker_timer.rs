@@ -321,6 +321,37 @@ async fn a_second_that_is_full_refuses_more() {
     broker.stop().await;
 }
 
+/// No herd: the thread of the timers puts what is due in batches of 32, each a put like that of any client, so the sends
+/// that come meanwhile are stored between them and are answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_thousand_messages_of_one_second_come_once_in_order_while_sends_go_on() {
+    const MANY: usize = 20_000;
+    let (broker, client) = started(|config| config.store.commit_log_file_size = 64 << 20).await;
+    let at = broker.clock().now().get() + 1_000_000;
+    let ask = format!("TIMER_DELIVER_MS\x01{at}\x02");
+    let calls: Vec<_> =
+        (0..MANY).map(|n| client.connection().call(timed("T", &n.to_string(), &ask), WAIT)).collect();
+    for sent in calls {
+        let sent = sent.await.unwrap();
+        assert_eq!(sent.code, response::SUCCESS, "{:?}", sent.remark);
+    }
+    caught_up(&client).await;
+    assert_eq!(figure(&client, "timerCongestNum").await, i64::try_from(MANY).unwrap());
+    broker.clock().by(Duration::from_secs(1_100));
+    let mut others = 0;
+    while figure(&client, "timerCongestNum").await > 0 || others == 0 {
+        let other = send(request::SEND_MESSAGE_V2, "U", 0, b"u", "");
+        assert_eq!(call(&client, other).await.code, response::SUCCESS);
+        others += 1;
+    }
+    let got = await_count(&client, "T", MANY).await;
+    let want: Vec<_> = (0..MANY).map(|n| n.to_string()).collect();
+    assert_eq!(bodies(&got), want);
+    assert_eq!(await_count(&client, "U", others).await.len(), others);
+    assert_eq!(all(&client, "T").await.len(), MANY, "each came once");
+    broker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_half_message_waits_for_its_time_when_it_is_committed() {
     let (broker, client) = broker().await;
