@@ -41,7 +41,8 @@ struct Promises {
     acks: Vec<Entry>,
     before: Vec<Entry>,
     fresh: u64,
-    whole: Option<Vec<Entry>>,
+    /// Everything that was acknowledged, also what was promised nothing: of that a crash takes the end.
+    put: Vec<Entry>,
     /// Where somebody took bytes away: what stood there may be missing.
     taken: Range<i64>,
 }
@@ -55,17 +56,13 @@ pub fn audit(config: Config, mut options: Options) -> Result<u8, Failure> {
         fresh: options.number("fresh", 0)?,
         taken: i64::try_from(options.number("taken-from", 0)?)?
             ..i64::try_from(options.number("taken-to", 0)?)?,
-        whole: options.text("whole").map(|path| read_listing(&path)).transpose()?,
+        put: options.text("put").map_or(Ok(Vec::new()), |path| read_acks(&path, false))?,
     };
     let listing = options.text("listing");
     options.end()?;
     let mut audit = Audit::default();
-    let found = audit.store(config.clone(), true)?;
+    let found = audit.store(config, true)?;
     audit.promises(&found, &promises);
-    let holes = promises.whole.as_ref().is_some_and(|whole| audit.is_holed(&found, whole));
-    // A second opening finds what the first has left, whole.
-    let again = audit.store(config, false)?;
-    audit.expect(again == found, || "a second opening serves another log".into());
     if let Some(path) = listing {
         let mut text = String::new();
         for entry in &found {
@@ -73,20 +70,17 @@ pub fn audit(config: Config, mut options: Options) -> Result<u8, Failure> {
         }
         fs::write(path, text)?;
     }
-    for line in audit.broken.iter().take(SHOWN) {
-        println!("BROKEN {line}");
-    }
-    println!(
-        "records {} entries {} keys {} acknowledged {} damage {} holes {} broken {}",
-        found.len(),
-        audit.entries,
-        audit.keys,
-        promises.acks.len(),
-        audit.damage,
-        u8::from(holes),
-        audit.broken.len()
-    );
-    Ok(u8::from(!audit.broken.is_empty()))
+    Ok(audit.tell(found.len(), promises.acks.len()))
+}
+
+/// Opens the store once more: it serves what the audit has listed, and finds nothing to mend.
+pub fn again(config: Config, mut options: Options) -> Result<u8, Failure> {
+    let listed = read_listing(&options.text("listing").ok_or("--listing is needed")?)?;
+    options.end()?;
+    let mut audit = Audit::default();
+    let found = audit.store(config, false)?;
+    audit.expect(found == listed, || "a second opening serves another log".into());
+    Ok(audit.tell(found.len(), 0))
 }
 
 fn entry(words: &mut std::str::SplitWhitespace<'_>) -> Option<Entry> {
@@ -128,6 +122,20 @@ fn read_listing(path: &str) -> Result<Vec<Entry>, Failure> {
 }
 
 impl Audit {
+    fn tell(&self, records: usize, acknowledged: usize) -> u8 {
+        for line in self.broken.iter().take(SHOWN) {
+            println!("BROKEN {line}");
+        }
+        println!(
+            "records {records} entries {} keys {} acknowledged {acknowledged} damage {} broken {}",
+            self.entries,
+            self.keys,
+            self.damage,
+            self.broken.len()
+        );
+        u8::from(!self.broken.is_empty())
+    }
+
     fn expect(&mut self, holds: bool, why: impl FnOnce() -> String) {
         if !holds {
             self.broken.push(why());
@@ -271,22 +279,19 @@ impl Audit {
                 self.expect(here == Some(entry), || format!("{what} {entry:?}, here {here:?}"));
             }
         }
+        // What was promised nothing goes from the end on: behind a message that is missing none is left.
+        let last = found.last().map_or(-1, |last| last.at);
+        for entry in promises.put.iter().filter(|entry| entry.at <= last) {
+            let here = by_place.get(&entry.at).copied();
+            self.expect(here == Some(entry), || {
+                format!("taken before the end at {last}: {entry:?}, here {here:?}")
+            });
+        }
         // What an earlier recovery did not show has not been cut for good if it shows now.
         let end = promises.before.last().map_or(0, |last| last.at);
         for entry in found.iter().filter(|entry| entry.number < promises.fresh) {
             let old = entry.at <= end && promises.before.binary_search_by_key(&entry.at, |e| e.at).is_ok();
             self.expect(old, || format!("message {} at {} came back", entry.number, entry.at));
         }
-    }
-
-    /// Holds what is there against everything that was put, in the log's order; says whether something is missing
-    /// before the last that is there.
-    fn is_holed(&mut self, found: &[Entry], whole: &[Entry]) -> bool {
-        let places: HashMap<i64, &Entry> = whole.iter().map(|entry| (entry.at, entry)).collect();
-        for entry in found {
-            let put = places.get(&entry.at).copied();
-            self.expect(put == Some(entry), || format!("{entry:?} was not put there: {put:?}"));
-        }
-        whole.get(..found.len()) != Some(found)
     }
 }

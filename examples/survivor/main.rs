@@ -3,14 +3,16 @@
 //! ```text
 //! survivor write DIR [--config FILE] [--from N] [--count N] [--threads N] [--body N] [--pause-us N] [--sync-every N]
 //!                    [--retry-ms N]
-//! survivor audit DIR [--config FILE] [--acks FILE] [--durable true] [--before FILE] [--fresh N] [--whole FILE]
+//! survivor audit DIR [--config FILE] [--acks FILE] [--durable true] [--before FILE] [--fresh N] [--put FILE]
 //!                    [--listing FILE] [--taken-from N --taken-to N]
+//! survivor again DIR --listing FILE [--config FILE]
 //! ```
 //!
 //! `write` puts numbered messages until it is killed, and prints a line for each acknowledgement after it was given:
 //! whatever reads its output knows what must be there. `audit` opens what was left and prints every broken promise;
-//! exit code 0 whole, 1 a promise is broken, 2 the store refuses to open. The rigs in `tests/crash` kill, starve and
-//! cut off the writer and call the audit.
+//! exit code 0 whole, 1 a promise is broken, 2 the store refuses to open, 74 a mapped file lost bytes. `again` opens what
+//! the audit has left: the same log must be there, and nothing to mend. The rigs in `tests/crash` kill, starve and cut off
+//! the writer and call the audit.
 
 mod audit;
 mod letter;
@@ -22,7 +24,7 @@ use reput::Config;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-const USAGE: &str = "survivor write|audit DIR [--option VALUE]...";
+const USAGE: &str = "survivor write|audit|again DIR [--option VALUE]...";
 
 /// The words behind the directory.
 struct Options(HashMap<String, String>);
@@ -43,6 +45,10 @@ impl Options {
 }
 
 fn main() -> ExitCode {
+    // As a program that serves a store does: a mapped file that loses bytes ends it with a message and exit code 74.
+    if let Err(error) = reput::vfs::exit_on_sigbus() {
+        eprintln!("survivor: a mapped file that is cut short will end this process by a signal: {error}");
+    }
     match run() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -71,6 +77,7 @@ fn run() -> Result<u8, Failure> {
     match verb.as_str() {
         "write" => write::write(config, options),
         "audit" => audit::audit(config, options),
+        "again" => audit::again(config, options),
         _ => Err(USAGE.into()),
     }
 }

@@ -3,8 +3,10 @@ import json
 import os
 import re
 import select
+import shutil
 import subprocess
 import tempfile
+import threading
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "java")
 # Java takes a tenth of a second; a directory on which it sits for so long is one on which it hangs.
@@ -14,10 +16,23 @@ PATIENCE = 90
 def build(work):
     """Compiles the Java side; returns the class path."""
     path = os.path.join(work, "classpath")
-    subprocess.run(["mvn", "-q", "-B", "-ntp", "compile", "dependency:build-classpath", "-Dmdep.outputFile=" + path],
-                   cwd=HERE, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(["mvn", "-q", "-B", "-ntp", "compile", "dependency:build-classpath", "-Dmdep.outputFile=" + path],
+                          cwd=HERE, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        raise OSError("mvn ended with %d: %s" % (done.returncode, (done.stdout + done.stderr).strip()[:300]))
     with open(path) as text:
         return os.path.join(HERE, "target", "classes") + ":" + text.read()
+
+
+def reader(classpath, tally, what, count):
+    """A reader; None, and the tally says that `count` of `what` were not run, where there is no Java."""
+    try:
+        made = Reader(classpath)
+        made.start()
+    except OSError as error:
+        tally.not_run(what, error, count)
+        return None
+    return made
 
 
 class Reader:
@@ -28,6 +43,8 @@ class Reader:
             self.words = re.search(r"<java.args>(.*)</java.args>", text.read()).group(1).split()
         self.process = None
         self.count = 0
+        # Directories are asked for one after the other, whoever asks.
+        self.lock = threading.Lock()
 
     def start(self):
         self.log = open(os.path.join(self.work, "log"), "ab")
@@ -73,9 +90,20 @@ class Reader:
             os.remove(out)
         return said, lines
 
+    def agrees_on_copy(self, store, copy, conf, listing):
+        """`agrees` of a copy of the directory, which goes when it was asked for."""
+        # Default files are a gigabyte each, most of it holes.
+        subprocess.run(["cp", "-a", "--sparse=always", store, copy], check=True)
+        try:
+            return self.agrees(copy, conf, listing)
+        finally:
+            # Java closes it aside, at its leisure.
+            shutil.rmtree(copy, ignore_errors=True)
+
     def agrees(self, store, conf, listing):
         """Whether Java serves what ours has listed: None or what is different."""
-        said, lines = self.dump(store, conf)
+        with self.lock:
+            said, lines = self.dump(store, conf)
         if said != "loaded":
             return "Java: " + said
         with open(listing) as text:

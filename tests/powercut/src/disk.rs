@@ -17,6 +17,9 @@ use crate::{Failure, log::Log};
 const ROOT: u64 = 1;
 const DISK: u64 = 2;
 const NAME: &str = "disk";
+/// Where the control file lists what cannot be read, and how many ranges.
+const BAD_AT: u64 = 16;
+const BAD_RANGES: usize = 16;
 const TTL: Duration = Duration::from_secs(3600);
 
 struct Disk {
@@ -60,6 +63,19 @@ impl Disk {
     fn fails(&self) -> bool {
         let mut mode = [0; 1];
         self.control.read_exact_at(&mut mode, 8).is_ok() && mode[0] == 1
+    }
+
+    /// Whether a read from `start` to `end` touches a range that the disk is told not to read.
+    fn unreadable(&self, start: u64, end: u64) -> bool {
+        let mut words = [0; BAD_RANGES * 16];
+        if self.control.read_exact_at(&mut words, BAD_AT).is_err() {
+            return false;
+        }
+        let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_be_bytes);
+        words.chunks_exact(16).any(|range| {
+            let (from, to) = (number(&range[..8]), number(&range[8..]));
+            from < end && start < to
+        })
     }
 
     /// The event is in the log; whoever sees the count may cut behind it.
@@ -116,6 +132,9 @@ impl Filesystem for Disk {
     ) {
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len());
         let end = start.saturating_add(size as usize).min(self.bytes.len());
+        if self.unreadable(start as u64, end as u64) {
+            return reply.error(libc::EIO);
+        }
         reply.data(&self.bytes[start..end]);
     }
 

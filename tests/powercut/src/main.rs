@@ -5,9 +5,10 @@
 //! reput-powercut cut BASE LOG OUT EVENTS SEED KEEP LIE the image that a cut after EVENTS events may leave
 //! ```
 //!
-//! `serve` writes each write and each flush to LOG. CONTROL is a file of 16 bytes that both sides map: the number of
-//! events so far, and what the disk is to do: 0 work, 1 fail writes and flushes with EIO. Put a loop device on the
-//! file and a file system on that. `cut` keeps what was flushed, and of what was written later each 512-byte sector with a
+//! `serve` writes each write and each flush to LOG. CONTROL is a file of 272 bytes that both sides map: the number of
+//! events so far (8 bytes, big-endian like all that follows); what the disk is to do (1 byte): 0 work, 1 fail writes and
+//! flushes with EIO; and from byte 16 on 16 ranges of bytes that cannot be read, first and end as u64: each read that
+//! touches one fails with EIO. Put a loop device on the file and a file system on that. `cut` keeps what was flushed, and of what was written later each 512-byte sector with a
 //! chance of KEEP in 100; of the flushed writes it drops LIE in 1000, which no honest disk does: a rig that does not
 //! notice that is no rig.
 
