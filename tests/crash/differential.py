@@ -7,7 +7,8 @@ Each directory is a store that Java wrote (the golden archives), with one to thr
 or swapped, a file cut, lengthened, removed, renamed, copied over another. REPUT is the built program; what it makes of a
 directory it tells with `store dump --json`, which changes nothing. Java opens a copy. Every difference must be one of
 REASONS, which say when ours is right to differ; any other is a failure. --one N runs the N-th directory alone and
-prints both sides. Ends with a line `N passed, N failed`.
+prints both sides. Then ours mends the directory by `store repair --apply`, and where there was something to mend, Java
+opens the result: it must serve what ours serves, without any excuse. Ends with a line `N passed, N failed`.
 """
 import argparse
 import json
@@ -140,7 +141,7 @@ class Served:
         self.queries = {(line["topic"], line["key"]): set(line["phyOffsets"]) for line in lines
                         if line["t"] == "query" and isinstance(line.get("phyOffsets"), list)}
         self.damage = [(line["phyOffset"], line["phyOffset"] + line["size"]) for line in lines if line["t"] == "damage"]
-        self.messages, self.misplaced, self.entries, self.misnumbered = {}, {}, {}, []
+        self.messages, self.misplaced, self.entries, self.misnumbered, self.found = {}, {}, {}, [], {}
         for line in lines:
             if line["t"] != "cq":
                 continue
@@ -149,6 +150,8 @@ class Served:
             record = self.records.get(line["phyOffset"], {})
             sha = record.get("recordSha256") if ours else line.get("sha")
             mark = (line["phyOffset"], line["size"], sha)
+            if line["found"]:
+                self.found[place] = mark
             if not line["found"]:
                 self.misplaced[place] = "an entry that leads nowhere"
             elif ours or self.whole(line):
@@ -216,9 +219,7 @@ def compare(java, ours, strays):
         if here is None:
             continue
         lost = {at for at in hits - here if at in ours.records and carries(java.records.get(at), question)}
-        # Both list the newest 32 entries of the hash, of which a key that stands twice in a record takes two.
-        common = max(sum(carries(record, question) for record in side.records.values()) for side in (java, ours)) > 12
-        if lost and not common:
+        if lost and not common(question, java, ours):
             yield None, "key %s: Java finds %s, ours %s" % (question, sorted(hits), sorted(here))
         elif here - hits:
             yield "java-index-lost", "key %s" % (question,)
@@ -273,37 +274,137 @@ def refusal(text):
     return None
 
 
+def dump(reput, store, conf, asked):
+    """What ours would serve; nothing of the directory is changed."""
+    words = [reput, "store", "dump", "--config", conf, "--json"]
+    for line in asked:
+        words += ["--query", "%s:%s" % (line["topic"], line["key"])]
+    return subprocess.run([*words, store], capture_output=True, text=True, timeout=120)
+
+
 def run(reput, reader, source, home, dice, show):
-    """Returns (changes, [(reason or None, what)])."""
+    """Returns (changes, [(reason or None, what)], whether ours mended it and Java agreed)."""
     shutil.copytree(source, home)
     store = os.path.join(home, "store")
     conf = os.path.join(home, "broker.conf")
     with open(os.path.join(source, "MANIFEST.json")) as manifest, open(conf, "w") as out:
         out.writelines("%s=%s\n" % pair for pair in json.load(manifest)["config"].items())
     changes = [change(store, dice) for _ in range(dice.choice([1, 1, 1, 2, 3]))]
-    copy = os.path.join(home, "java")
+    copy, mended = os.path.join(home, "java"), os.path.join(home, "mended")
     shutil.copytree(store, copy)
+    shutil.copytree(store, mended)
     said, lines = reader.dump(copy, conf)
     asked = [line for line in lines if line["t"] == "query"][:KEYS]
-    words = [reput, "store", "dump", "--config", conf, "--json"]
-    for line in asked:
-        words += ["--query", "%s:%s" % (line["topic"], line["key"])]
-    done = subprocess.run([*words, store], capture_output=True, text=True, timeout=120)
+    done = dump(reput, store, conf, asked)
     if show:
         print(said, done.returncode, done.stderr)
     if done.returncode < 0 or "panicked" in done.stderr:
-        return changes, [(None, "ours ended with %s: %s" % (done.returncode, done.stderr[-300:]))]
+        return changes, [(None, "ours ended with %s: %s" % (done.returncode, done.stderr[-300:]))], False
     if done.returncode:
         if said != "loaded":
-            return changes, []
-        return changes, [(refusal(done.stderr), "ours refuses: " + done.stderr.strip()[-200:])]
+            return changes, [], False
+        return changes, [(refusal(done.stderr), "ours refuses: " + done.stderr.strip()[-200:])], False
     ours = Served([json.loads(line) for line in done.stdout.splitlines()], True)
+    wrong, applied = after_repair(reput, reader, mended, store, conf, ours, show)
     if said == "refused":
-        return changes, [("java-refuses", "")]
+        return changes, [("java-refuses", ""), *wrong], applied
     if said != "loaded":
-        return changes, [("java-fails", said)]
+        return changes, [("java-fails", said), *wrong], applied
     strays = [name for name in os.listdir(os.path.join(store, "commitlog")) if not re.fullmatch(r"\d{20}", name)]
-    return changes, list(compare(Served(lines, False), ours, strays))
+    return changes, [*compare(Served(lines, False), ours, strays), *wrong], applied
+
+
+def after_repair(reput, reader, store, source, conf, before, show):
+    """Mends the directory, a copy of `source`, by `store repair --apply`; what Java then serves otherwise than ours, and
+    whether there was something to mend. Of a mended directory no difference is excused."""
+    repair = subprocess.run([reput, "store", "repair", "--apply", "--config", conf, "--json", store], capture_output=True,
+                            text=True, timeout=120)
+    said = [json.loads(line) for line in repair.stdout.splitlines()]
+    if show:
+        print("repair", repair.returncode, repair.stderr, *said[-3:])
+    if repair.returncode:
+        return [(None, "repair ended with %d: %s %s" % (repair.returncode, said[-3:], repair.stderr[-300:]))], False
+    if not any(line.get("t") == "repair" and line.get("applied") for line in said):
+        return [], False
+    for path in foreign(store):
+        # It is not ours to remove, and Java loads no directory with it: whoever repairs is told of it.
+        if not any(line.get("t") == "finding" and line.get("path") == path for line in said):
+            return [(None, "repair says nothing of %s, which Java refuses" % path)], False
+        os.remove(path)
+    copy = store + "-java"
+    shutil.copytree(store, copy)
+    # A check of whole records would cut the log at the first that has no checksum, in a store from before it was on.
+    lenient = conf + ".lenient"
+    with open(conf) as text, open(lenient, "w") as out:
+        out.write(text.read() + "forceVerifyPropCRC=false\n")
+    answer, lines = reader.dump(copy, lenient)
+    if answer != "loaded":
+        return [(None, "mended by ours, Java does not load it: " + answer)], False
+    asked = [line for line in lines if line["t"] == "query"][:KEYS]
+    done = dump(reput, store, conf, asked)
+    if done.returncode:
+        return [(None, "mended by ours, ours ends with %d: %s" % (done.returncode, done.stderr[-300:]))], False
+    java, ours = Served(lines, False), Served([json.loads(line) for line in done.stdout.splitlines()], True)
+    lost = list(kept(before, ours))
+    if lost:
+        # Repair holds every record to its checksums, opening as the configuration says.
+        strict = conf + ".strict"
+        with open(conf) as text, open(strict, "w") as out:
+            out.write(text.read() + "checkCRCOnRecover=true\nforceVerifyPropCRC=true\n")
+        done = dump(reput, source, strict, [])
+        lost = list(kept(Served([json.loads(line) for line in done.stdout.splitlines()], True), ours))
+    wrong = [(None, "mended: " + what) for what in (*alike(java, ours), *lost)]
+    return wrong, not wrong
+
+
+def foreign(store):
+    """Files among the store's that have no name of its own."""
+    for folder, digits in (("commitlog", 20), ("consumequeue", 20), ("batchconsumequeue", 20), ("consumequeue_ext", 20),
+                           ("index", 17)):
+        for root, _, names in os.walk(os.path.join(store, folder)):
+            for name in names:
+                if not re.fullmatch(r"\d{%d}" % digits, name):
+                    yield os.path.join(root, name)
+
+
+def kept(before, ours):
+    """What repair does not serve though opening would have."""
+    for what, one, other in (("record", before.records, ours.records), ("message", before.messages, ours.messages)):
+        for place in sorted(one.keys() - other.keys(), key=str):
+            yield "the %s %s would have been served and is not" % (what, place)
+
+
+def alike(java, ours):
+    """What Java serves otherwise than ours."""
+    def damaged(at):
+        return any(start <= at < end for start, end in ours.damage)
+
+    # A closed gap is a record to Java: its topic is one that nobody has. Entries and keys of what was lost lead there.
+    theirs = {at: line["recordSha256"] for at, line in java.records.items() if not (line["topic"] == "-" and damaged(at))}
+    here = {at: line["recordSha256"] for at, line in ours.records.items()}
+    for at in sorted(theirs.keys() | here.keys()):
+        if theirs.get(at) != here.get(at):
+            yield "the record at %d: Java %s, ours %s" % (at, theirs.get(at), here.get(at))
+    served = {place: mark for place, mark in java.found.items() if not damaged(mark[0])}
+    for place in sorted(served.keys() | ours.messages.keys(), key=str):
+        one, other = served.get(place), ours.messages.get(place)
+        if one != other:
+            yield "%s: Java %s, ours %s" % (place, one or java.misplaced.get(place), other or ours.misplaced.get(place))
+    for name in sorted(java.queues.keys() | ours.queues.keys()):
+        ends = [side.queues.get(name, {}).get("maxOffset") for side in (java, ours)]
+        if ends[0] != ends[1]:
+            yield "the end of %s/%d: Java %s, ours %s" % (*name, *ends)
+    for question in sorted(java.queries.keys() & ours.queries.keys()):
+        # Of an entry that leads into a gap Java says -1, or what the zeros there come to.
+        one = {at for at in java.queries[question] if at >= 0 and not damaged(at)}
+        other = ours.queries[question]
+        if one != other and not common(question, java, ours):
+            yield "key %s: Java finds %s, ours %s" % (question, sorted(one), sorted(other))
+
+
+def common(question, *sides):
+    """Both list the newest 32 entries of the hash, of which a key that stands twice in a record takes two."""
+    return max(sum(carries(record, question) for record in side.records.values()) for side in sides) > 12
 
 
 def main():
@@ -328,15 +429,17 @@ def main():
             name = dice.choice(stores)
             home = os.path.join(root, "case-%d" % n)
             try:
-                changes, found = run(words.reput, reader, os.path.join(root, name), home, dice, words.one is not None)
+                changes, found, mended = run(words.reput, reader, os.path.join(root, name), home, dice, words.one is not None)
             except Exception as error:  # a rig that cannot run its case has not passed it
-                changes, found = [], [(None, repr(error))]
+                changes, found, mended = [], [(None, repr(error))], False
             unknown = [what for reason, what in found if reason is None]
             for reason in {reason for reason, _ in found if reason}:
                 if reason not in REASONS:
                     unknown.append("%s is no reason on the list" % reason)
                 tally.note("directories that differ by " + reason)
             agree += not found
+            if mended:
+                tally.note("directories that ours mended, and Java serves as ours does")
             why = "%s: %d differences, first %s" % ("; ".join(changes), len(unknown), unknown[0]) if unknown else None
             if words.one is not None:
                 for one in found:
