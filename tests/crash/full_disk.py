@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Fills small file systems to the last byte under a writer, frees them again, and audits.
 
-  full_disk.py SURVIVOR [--work DIR] [--rounds N]
+  full_disk.py SURVIVOR [--java] [--work DIR] [--rounds N]
 
 On ext4, xfs and tmpfs of some megabytes, with both flush types: the writer fills the disk and a second file takes what
 is left. Puts must be refused with the error that names the space, the process must live; when something else on the disk
 goes, puts must be acknowledged again without anybody's help. Then the writer is killed on the full disk: opening there may be
-refused, but by an error; opened with room again everything acknowledged must be there. Needs root, loop devices,
+refused, but by an error; opened with room again everything acknowledged must be there, for Java too. Needs root, loop devices,
 mkfs.ext4 and mkfs.xfs. Ends with a line `N passed, N failed`.
 """
 import argparse
@@ -36,11 +36,12 @@ PATIENCE = 120
 def call(*words):
     # mkfs.xfs makes file systems of this size only for those who say that they test.
     env = {**os.environ, "TEST_DIR": "1", "TEST_DEV": "1", "QA_CHECK_FS": "1"}
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
+    subprocess.run(words, check=True, capture_output=True, text=True, env=env)
 
 
 class Disk:
     def __init__(self, root, kind):
+        self.kind = kind
         self.mount = os.path.join(root, "disk-" + kind)
         self.image = os.path.join(root, kind + ".img")
         os.makedirs(self.mount, exist_ok=True)
@@ -99,7 +100,7 @@ class Count:
             self.other.append(line)
 
 
-def one(program, disk, work, flush, round_number):
+def one(program, disk, work, flush, round_number, java):
     """One life on a full disk; what is wrong or None."""
     store = os.path.join(disk.mount, "store-%s-%d" % (flush, round_number))
     acks = os.path.join(work, "acks")
@@ -133,11 +134,14 @@ def one(program, disk, work, flush, round_number):
         why = "refused for something else: %s" % count.other[0]
     if not why:
         # On the full disk an error is an answer; a signal or a broken promise is none.
-        said, _ = survivor.audit(program, store, conf, acks=acks)
+        said, _ = survivor.audit(program, store, conf, twice=False, acks=acks)
         if said and "ended with 2" not in said:
             why = "opened on the full disk: " + said
         disk.free()
-        why = why or survivor.audit(program, store, conf, acks=acks)[0]
+        listing = os.path.join(work, "listing")
+        why = why or survivor.audit(program, store, conf, acks=acks, listing=listing)[0]
+        if not why and java:
+            why = java.agrees_on_copy(store, os.path.join(work, "for-java-%s-%s-%d" % (disk.kind, flush, round_number)), conf, listing)
     shutil.rmtree(store, ignore_errors=True)
     for name in (disk.filler, *SPARES):
         if os.path.exists(os.path.join(disk.mount, name)):
@@ -149,15 +153,20 @@ def main():
     words = argparse.ArgumentParser()
     words.add_argument("program")
     words.add_argument("--rounds", type=int, default=1)
+    words.add_argument("--java", nargs="?", const="build")
     words.add_argument("--work")
     words = words.parse_args()
     tally = survivor.Tally()
+    java = None
+    if words.java:
+        import java_reader
+        java = java_reader.reader(words.java, tally, "directories for Java", 6 * words.rounds)
     root = tempfile.mkdtemp(prefix="reput-full.", dir=words.work)
     for kind in ("ext4", "xfs", "tmpfs"):
         try:
             disk = Disk(root, kind)
         except (subprocess.CalledProcessError, OSError) as error:
-            tally.check(kind, "cannot be mounted here: %s %s" % (error, getattr(error, "stderr", "")))
+            tally.not_run("full disks with " + kind, error, 2 * words.rounds)
             continue
         try:
             for n in range(words.rounds):
@@ -165,10 +174,14 @@ def main():
                     for spare in SPARES:
                         with open(os.path.join(disk.mount, spare), "wb") as file:
                             file.write(b"s" * (3 << 20))
-                    why = one(words.program, disk, root, flush, n)
+                    why = one(words.program, disk, root, flush, n, java)
+                    if java and not why:
+                        tally.note("directories opened by Java too")
                     tally.check("%s %s %d" % (kind, flush, n), why)
         finally:
             disk.end()
+    if java:
+        java.end()
     if not tally.failed:
         shutil.rmtree(root, ignore_errors=True)
     tally.end(6 * words.rounds)

@@ -79,7 +79,7 @@ def main():
     java = None
     if words.java:
         import java_reader
-        java = java_reader.Reader(words.java)
+        java = java_reader.reader(words.java, tally, "directories for Java", words.cycles // 10)
     life, kinds = None, [(g, f, t) for g in (survivor.SMALL, survivor.DEFAULT)
                          for f in ("SYNC_FLUSH", "ASYNC_FLUSH") for t in (1, 4)]
     try:
@@ -102,6 +102,8 @@ def main():
                 why, numbers = survivor.audit(words.program, life.store, life.conf, acks=life.acks, before=before,
                                               fresh=fresh, listing=life.listing)
                 tally.note("acknowledgements held", numbers.get("acknowledged", 0))
+                if numbers.get("kept aside"):
+                    tally.note("cycles that left bytes which went to the quarantine")
                 if not why and numbers.get("damage"):
                     why = "a kill damages nothing, recovery reports %d damaged ranges" % numbers["damage"]
                 if not why and copy:

@@ -221,7 +221,7 @@ def cuts(words, kind, flush, count, tally, java=None, lie=0):
         jobs.append((words.seed * 100000 + n, event, keep, lie, flush == "ASYNC_FLUSH"))
     tally.note("events recorded", last - first)
     tally.note("acknowledgements recorded", sum(1 for line in open(acks) if line.startswith("ack ")))
-    lost = 0
+    lost, failed = 0, tally.failed
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         results = pool.map(
             lambda job: audit_cut(words, device, root, conf, acks, marks, job, java), jobs)
@@ -235,7 +235,7 @@ def cuts(words, kind, flush, count, tally, java=None, lie=0):
             tally.note("directories opened by Java too", numbers.get("java", 0))
             if numbers.get("kept aside"):
                 tally.note("cuts that left bytes which went to the quarantine")
-    if not tally.failed:
+    if tally.failed == failed:
         shutil.rmtree(root, ignore_errors=True)
     return lost
 
