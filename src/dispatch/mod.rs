@@ -47,8 +47,10 @@ pub(crate) struct Projected<'a> {
     pub queue_id: QueueId,
     simple: Dispatch<'static>,
     transaction: TransactionType,
-    /// First offset and count of an inner batch.
+    /// First offset and count of an inner batch, as its properties state them.
     batch: Option<(QueueOffset, i16)>,
+    /// Whether the record says that it is one.
+    is_batch: bool,
     /// Names and offsets of further queues, comma lists of equal length.
     further: Option<(&'a str, &'a str)>,
     light_queues: bool,
@@ -142,6 +144,7 @@ impl Projection {
             },
             transaction,
             batch: rare.batch,
+            is_batch: record.sys_flag.has(SysFlag::INNER_BATCH),
             further: rare.further,
             light_queues: self.light_queues,
             keys: (self.index && transaction != TransactionType::Rollback).then_some(RecordKeys {
@@ -163,7 +166,7 @@ impl Projection {
         let further = multi.filter(|names| self.multi_dispatch && !names.is_empty() && spreads(record.topic));
         Rare {
             due: self.due_time(record.topic, delay, record.store_timestamp),
-            batch: batch.filter(|_| record.sys_flag.has(SysFlag::INNER_BATCH)),
+            batch,
             further: further.zip(offsets),
         }
     }
@@ -190,7 +193,7 @@ impl<'a> Projected<'a> {
     /// The kind of queue that the record was written for.
     #[inline]
     pub(crate) fn kind(&self) -> QueueKind {
-        if self.batch.is_some() { QueueKind::Batch } else { QueueKind::Simple }
+        if self.is_batch && self.batch.is_some() { QueueKind::Batch } else { QueueKind::Simple }
     }
 
     /// Whether the record has an entry in its own queue, whatever kind that is.
@@ -199,8 +202,8 @@ impl<'a> Projected<'a> {
         matches!(self.transaction, TransactionType::None | TransactionType::Commit)
     }
 
-    /// The record's entry in its own queue, which is of `kind`. In a batch queue a record that is no inner batch counts
-    /// for one message.
+    /// The record's entry in its own queue, which is of `kind`. In a batch queue a record without the properties of an
+    /// inner batch counts for one message, unless it says that it is one: then its properties are damaged.
     #[inline]
     pub(crate) fn entry(&self, kind: QueueKind) -> Option<Dispatch<'static>> {
         if !self.is_queued() {
@@ -209,7 +212,8 @@ impl<'a> Projected<'a> {
         match kind {
             QueueKind::Simple => Some(self.simple),
             QueueKind::Batch => {
-                let (queue_offset, batch_num) = self.batch.unwrap_or((self.simple.queue_offset, 1));
+                let single = (!self.is_batch).then_some((self.simple.queue_offset, 1));
+                let (queue_offset, batch_num) = self.batch.or(single)?;
                 Some(Dispatch { queue_offset, batch_num, ..self.simple })
             }
         }
@@ -364,6 +368,8 @@ mod tests {
         let single = projection(&[]).of(&header("t", "", 0));
         let entry = single.entry(QueueKind::Batch).unwrap();
         assert_eq!((entry.queue_offset.0, entry.batch_num), (7, 1));
+        let torn = projection(&[]).of(&header("t", "INNER_NUM\u{1}4\u{2}", SysFlag::INNER_BATCH));
+        assert!(torn.entry(QueueKind::Batch).is_none());
         let unflagged = header("t", "INNER_NUM\u{1}4\u{2}INNER_BASE\u{1}20\u{2}", 0);
         assert_eq!(projection(&[]).of(&unflagged).kind(), QueueKind::Simple);
     }

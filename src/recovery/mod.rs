@@ -269,15 +269,12 @@ impl Parts<'_> {
                     let at = header.physical_offset;
                     let dead = deletions && self.deleted.covers(header.topic, at);
                     let made = projection.of(&header);
-                    if !dead && queues.is_anothers(&made)? {
+                    if !dead && !queues.take(&made, &report.damage)? {
                         let (to, why) = (at.plus(header.total_size), Corruption::AnothersQueue { at });
                         let range = DamagedRange { from: at, to, why };
                         queues.lost(range);
                         report.damage.push(range);
                         continue;
-                    }
-                    if !dead {
-                        queues.take(&made, &report.damage)?;
                     }
                     queues.seen(&header);
                     if let Some(index) = &mut index {

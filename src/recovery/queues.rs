@@ -144,33 +144,16 @@ impl<'t> QueueRepair<'t> {
 
     /// Whether the queue that a record names is not its own, which no checksum need show: another queue, that comes to
     /// this very number next, has the entry of this record in that slot, and the queue that is named has not.
-    pub(super) fn is_anothers(&mut self, made: &Projected<'_>) -> Result<bool> {
-        if !made.is_queued() || made.kind() != QueueKind::Simple || made.queue_id.0 < 0 {
-            return Ok(false);
-        }
-        let Some(entry) = made.entry(QueueKind::Simple) else { return Ok(false) };
-        let (at, leads_here) =
-            (entry.queue_offset, |unit: &CqUnit| (unit.offset, unit.size) == (entry.offset, entry.size));
-        // A name that no topic can have leads nowhere in any case.
-        let Ok(place) = self.places.topic(made.topic) else { return Ok(false) };
-        let named = self.places.find(place, made.queue_id).map(|number| number as usize);
-        if let Some(seen) = named.and_then(|number| self.seen.get_mut(number)) {
-            if seen.queue.kind() != QueueKind::Simple || seen.unit(at)?.is_some_and(leads_here) {
-                return Ok(false);
-            }
-        } else if let Some(queue) = self.table.get(made.topic, made.queue_id) {
-            if queue.kind() != QueueKind::Simple || queue.get(at)?.as_ref().is_some_and(leads_here) {
-                return Ok(false);
-            }
-        }
+    #[cold]
+    fn is_anothers(&mut self, named: usize, entry: &Dispatch<'_>) -> Result<bool> {
         if self.witnesses < self.seen.len() {
             return Ok(false);
         }
         self.witnesses -= self.seen.len();
+        let at = entry.queue_offset;
         for (number, seen) in self.seen.iter_mut().enumerate() {
-            let is_next =
-                Some(number) != named && seen.next == Some(at) && seen.queue.kind() == QueueKind::Simple;
-            if is_next && seen.unit(at)?.is_some_and(leads_here) {
+            let is_next = number != named && seen.next == Some(at) && seen.queue.kind() == QueueKind::Simple;
+            if is_next && seen.unit(at)?.is_some_and(|unit| leads_to(unit, entry)) {
                 return Ok(true);
             }
         }
@@ -184,16 +167,20 @@ impl<'t> QueueRepair<'t> {
         }
     }
 
-    /// Sees to the entries of one record.
-    pub(super) fn take(&mut self, made: &Projected<'_>, damage: &[DamagedRange]) -> Result<()> {
+    /// Sees to the entries of one record. Says whether it belongs to the queue that it names: if not, nothing is done.
+    pub(super) fn take(&mut self, made: &Projected<'_>, damage: &[DamagedRange]) -> Result<bool> {
         if made.is_queued() {
             let doubtful = made.disagreeing();
-            self.one(made.topic, made.queue_id, made.kind(), damage, doubtful, |kind| made.entry(kind))?;
+            let own =
+                self.one(made.topic, made.queue_id, made.kind(), damage, doubtful, |kind| made.entry(kind))?;
+            if !own {
+                return Ok(false);
+            }
         }
         for (topic, id, entry) in made.further() {
             self.one(topic, id, QueueKind::Simple, damage, None, |_| Some(entry))?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn one(
@@ -204,19 +191,19 @@ impl<'t> QueueRepair<'t> {
         damage: &[DamagedRange],
         doubtful: Option<[QueueOffset; 2]>,
         entry: impl FnOnce(QueueKind) -> Option<Dispatch<'static>>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         // No queue can have a name that is no topic, or a negative number.
         let Ok(place) = self.places.topic(topic) else {
             self.done.unplaced += 1;
-            return Ok(());
+            return Ok(true);
         };
         let found = self.places.find(place, id).map(|number| number as usize);
         let Some(number) = found.or_else(|| self.meet(place, id, kind)) else {
             self.done.unplaced += 1;
-            return Ok(());
+            return Ok(true);
         };
-        let Some(seen) = self.seen.get_mut(number) else { return Ok(()) };
-        let Some(mut entry) = entry(seen.queue.kind()) else { return Ok(()) };
+        let Some(seen) = self.seen.get_mut(number) else { return Ok(true) };
+        let Some(mut entry) = entry(seen.queue.kind()) else { return Ok(true) };
         if let Some(numbers) = doubtful.filter(|_| seen.queue.kind() == QueueKind::Batch) {
             // The one that continues the queue is right, or that of the entry that was made when both were.
             let right = match seen.next {
@@ -226,15 +213,22 @@ impl<'t> QueueRepair<'t> {
             let Some(right) = right else {
                 self.done.unplaced += 1;
                 self.lost += u64::try_from(entry.size).unwrap_or(0);
-                return Ok(());
+                return Ok(true);
             };
             entry.queue_offset = right;
         }
         if !(0..=LAST_OFFSET).contains(&entry.queue_offset.0) {
             self.done.unplaced += 1;
             self.lost += u64::try_from(entry.size).unwrap_or(0);
-            return Ok(());
+            return Ok(true);
         }
+        if seen.queue.kind() == QueueKind::Simple
+            && !seen.unit(entry.queue_offset)?.is_some_and(|unit| leads_to(unit, &entry))
+            && self.is_anothers(number, &entry)?
+        {
+            return Ok(false);
+        }
+        let Some(seen) = self.seen.get_mut(number) else { return Ok(true) };
         let mut pass = Placing {
             seen,
             damage,
@@ -245,7 +239,8 @@ impl<'t> QueueRepair<'t> {
             done: &mut self.done,
             again: &mut self.again,
         };
-        pass.place(entry)
+        pass.place(entry)?;
+        Ok(true)
     }
 
     fn number_of(&self, topic: &str, id: QueueId) -> Option<usize> {
@@ -555,6 +550,11 @@ impl Placing<'_> {
         unit.offset >= behind
             && damage_at(self.damage, unit.offset).is_some_and(|range| unit.end() <= range.to)
     }
+}
+
+/// Whether an entry is of the record that the other one is of, if both are of one log.
+fn leads_to(unit: &CqUnit, entry: &Dispatch<'_>) -> bool {
+    (unit.offset, unit.size) == (entry.offset, entry.size)
 }
 
 /// Which of two numbers a batch queue already knows the record by.

@@ -91,7 +91,7 @@ pub(crate) type Readable<'r> = &'r dyn Fn(usize, Range<usize>) -> Result<()>;
 pub(crate) struct Scan<'a> {
     segments: Vec<(PhysicalOffset, &'a [u8])>,
     readable: Readable<'a>,
-    /// For each segment, up to where it is known to be readable.
+    /// For each segment, up to where it is known to be readable: all of it when that is known of its data.
     looked_at: Vec<Cell<usize>>,
     /// What ended the pass.
     failed: OnceCell<Error>,
@@ -136,29 +136,33 @@ impl<'a> Scan<'a> {
     }
 
     /// Whether a segment can be read up to `to`, where its data may end before.
+    #[inline]
     fn can_read(&self, number: usize, to: usize) -> bool {
         let (Some(looked_at), Some(data_end)) = (self.looked_at.get(number), self.data_ends.get(number))
         else {
             return false;
         };
-        let (from, to) = (looked_at.get(), to.min(*data_end));
+        let from = looked_at.get();
         if to <= from {
-            return self.failed.get().is_none();
+            return true;
         }
         let to = to.max(from + WINDOW).min(*data_end);
-        match (self.readable)(number, from..to) {
-            Ok(()) => looked_at.set(to),
+        match if from < to { (self.readable)(number, from..to) } else { Ok(()) } {
+            Ok(()) => looked_at.set(if to < *data_end { to } else { usize::MAX }),
             Err(error) => drop(self.failed.set(error)),
         }
         self.failed.get().is_none()
     }
 
     /// Whether the record that may begin at `at` can be read whole, whatever size it states.
+    #[inline]
     fn can_read_record(&self, number: usize, at: usize) -> bool {
-        let start = self.segments.get(number).and_then(|(_, bytes)| bytes.get(at..)).unwrap_or_default();
+        let stated = || {
+            let start = self.segments.get(number).and_then(|(_, bytes)| bytes.get(at..)?.first_chunk());
+            start.map_or(0, |four| usize::try_from(u32::from_be_bytes(*four)).unwrap_or(usize::MAX))
+        };
         self.can_read(number, at.saturating_add(MIN_RECORD))
-            && message::size_and_magic(start)
-                .map_or(true, |(size, _)| self.can_read(number, at.saturating_add(size)))
+            && self.can_read(number, at.saturating_add(stated()))
     }
 
     fn next(&mut self, stale: Stale<'_>) -> Step<'a> {
