@@ -32,7 +32,7 @@ use crate::{
 const LIGHT_QUEUE: i32 = 0;
 
 /// Queue -> offset.
-type QueueOffsets = BTreeMap<i32, i64>;
+pub(super) type QueueOffsets = BTreeMap<i32, i64>;
 
 /// topic -> group -> queue -> offset. A lookup allocates nothing.
 #[derive(Debug, Default)]
@@ -300,6 +300,12 @@ impl Offsets {
     pub(crate) fn groups_of(&self, topic: &str) -> BTreeSet<String> {
         let tables = self.tables.lock();
         tables.consumed.0.get(topic).map(|groups| groups.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// What a group committed in a topic, by queue.
+    pub(crate) fn in_topic(&self, group: &str, topic: &str) -> QueueOffsets {
+        let tables = self.tables.lock();
+        tables.consumed.0.get(topic).and_then(|groups| groups.get(group)).cloned().unwrap_or_default()
     }
 
     /// Forgets a topic.

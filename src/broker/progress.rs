@@ -2,7 +2,10 @@
 //!
 //! Owns nothing; joins the store's queues with the tables of topics, offsets and clients. Called by operators' tools.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{Broker, Refusal, Route, json::Json, names, topics::TopicConfig};
 use crate::{
@@ -25,6 +28,7 @@ pub(super) const ROUTES: &[(i32, Route)] = &[
     (request::QUERY_CONSUME_TIME_SPAN, Route::Aside(time_span)),
     (request::INVOKE_BROKER_TO_RESET_OFFSET, Route::Aside(reset)),
     (request::CLONE_GROUP_OFFSET, Route::Answer(clone)),
+    (request::QUERY_CORRECTION_OFFSET, Route::Answer(corrections)),
 ];
 
 impl Broker {
@@ -77,32 +81,41 @@ fn topic_stats(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Resu
     Ok(cmd.reply(response::SUCCESS).with_body(body.compact()))
 }
 
-/// The topics that a group consumes or consumed and that exist.
-fn consumed_topics(broker: &Broker, group: &str) -> BTreeSet<String> {
-    let mut topics = broker.offsets.topics_of(group);
+/// The topics whose figures a group has, of those `named`, or else of those in which it committed: what its members do
+/// not subscribe to is no longer its concern while it has any. A group that consumes by broadcast commits nothing and
+/// so has none, by which tools recognise it.
+fn topics_with_figures(broker: &Broker, group: &str, named: Option<&str>) -> BTreeSet<String> {
+    let mut topics = match named {
+        Some(topic) => BTreeSet::from([topic.to_owned()]),
+        None => broker.offsets.topics_of(group),
+    };
     if let Some(consumers) = broker.clients.consumer_group(group) {
-        // A topic that the group has left is no longer its concern while it has members.
-        topics.retain(|topic| consumers.subscriptions.contains_key(topic));
-        topics.extend(consumers.subscriptions.into_keys());
+        let subscribed = consumers.subscriptions;
+        topics.retain(|topic| subscribed.is_empty() || subscribed.contains_key(topic));
     }
-    topics.retain(|topic| broker.topics.contains(topic));
     topics
 }
 
-/// `offsetTable` of a group in a topic.
-fn offset_table(broker: &Broker, group: &str, topic: &str) -> Result<Vec<(Json, Json)>, Refusal> {
+/// `offsetTable` of a group in the first `queues` queues of a topic.
+fn offset_table(
+    broker: &Broker,
+    group: &str,
+    topic: &str,
+    queues: i32,
+) -> Result<Vec<(Json, Json)>, Refusal> {
     let mut table = Vec::new();
-    let queues = broker.topics.get(topic).map_or(0, |topic| topic.read_queues);
     for id in 0..queues {
         let queue = broker.store.find_queue(topic, id);
         let consumed = broker.offsets.query(group, topic, id).unwrap_or(0).max(0);
+        // Who pops, and whom an operator moved, did not pull as far as that.
+        let pulled = broker.offsets.pulled(group, topic, id).unwrap_or(0).max(consumed);
         table.push((
             broker.message_queue(topic, id),
             Json::map([
                 ("brokerOffset", Json::from(broker.end_of(queue))),
                 ("consumerOffset", consumed.into()),
                 ("lastTimestamp", broker.time_at(queue, consumed - 1)?.into()),
-                ("pullOffset", broker.offsets.pulled(group, topic, id).unwrap_or(0).into()),
+                ("pullOffset", pulled.into()),
             ]),
         ));
     }
@@ -111,31 +124,38 @@ fn offset_table(broker: &Broker, group: &str, topic: &str) -> Result<Vec<(Json, 
 
 fn consume_stats(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
     let group = cmd.fields.text("consumerGroup")?;
-    let topics = match cmd.fields.get("topic").filter(|topic| !topic.is_empty()) {
-        Some(topic) => BTreeSet::from([topic.to_owned()]),
-        None => consumed_topics(broker, group),
+    let filled = |name| cmd.fields.get(name).filter(|text| !text.trim().is_empty());
+    let topics = match filled("topicList") {
+        // Whoever lists topics gets them, subscribed to or not.
+        Some(list) => list.split(';').filter(|topic| !topic.is_empty()).map(str::to_owned).collect(),
+        None => topics_with_figures(broker, group, filled("topic")),
     };
     let (mut table, mut tps) = (Vec::new(), 0.0);
-    for topic in topics {
-        table.extend(offset_table(broker, group, &topic)?);
-        tps += broker.rates.consume_tps(group, &topic);
+    for topic in topics.iter().filter_map(|topic| broker.topics.get(topic)) {
+        table.extend(offset_table(broker, group, &topic.name, topic.read_queues)?);
+        tps += broker.rates.consume_tps(group, &topic.name);
     }
     let body = Json::map([("consumeTps", Json::from(tps)), ("offsetTable", Json::Map(table))]);
     Ok(cmd.reply(response::SUCCESS).with_body(body.compact()))
 }
 
 fn all_consume_stats(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let only_ordered: bool = cmd.fields.parse_or("isOrder", false)?;
     let (mut list, mut behind, mut in_flight) = (Vec::new(), 0, 0);
     for group in broker.groups.all().0 {
         let mut of_group = Vec::new();
-        for topic in consumed_topics(broker, &group.name) {
-            let table = offset_table(broker, &group.name, &topic)?;
+        let topics = topics_with_figures(broker, &group.name, None);
+        for topic in topics.iter().filter_map(|topic| broker.topics.get(topic)) {
+            if only_ordered && !topic.order {
+                continue;
+            }
+            let table = offset_table(broker, &group.name, &topic.name, topic.write_queues)?;
             for (_, offsets) in &table {
                 let at = |key| offsets.int_of(key).unwrap_or(0);
                 behind += at("brokerOffset") - at("consumerOffset");
-                in_flight += (at("pullOffset") - at("consumerOffset")).max(0);
+                in_flight += at("pullOffset") - at("consumerOffset");
             }
-            let tps = broker.rates.consume_tps(&group.name, &topic);
+            let tps = broker.rates.consume_tps(&group.name, &topic.name);
             of_group.push(Json::map([("consumeTps", Json::from(tps)), ("offsetTable", Json::Map(table))]));
         }
         list.push(Json::map([(group.name.as_str(), Json::List(of_group))]));
@@ -159,7 +179,9 @@ fn groups_of_topic(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> 
 
 fn topics_of_group(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
     let topics: Vec<String> = broker.offsets.topics_of(cmd.fields.text("group")?).into_iter().collect();
-    Ok(cmd.reply(response::SUCCESS).with_body(Json::map([("topicList", Json::from(topics))]).compact()))
+    let body =
+        Json::map([("brokerAddr", Json::from(broker.config.address())), ("topicList", Json::from(topics))]);
+    Ok(cmd.reply(response::SUCCESS).with_body(body.compact()))
 }
 
 fn time_span(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
@@ -258,4 +280,30 @@ fn clone(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Com
         broker.offsets.clone_group(from, to, topic);
     }
     Ok(cmd.reply(response::SUCCESS))
+}
+
+/// The least offset that any group committed in each queue of a topic, those in `filterGroups` left out; where the
+/// group to compare with is behind it, the greatest number there is. What is no longer in the queue counts for nothing.
+fn corrections(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let (topic, compared) = (cmd.fields.text("topic")?, cmd.fields.text("compareGroup")?);
+    let left_out: Vec<&str> = cmd.fields.get("filterGroups").unwrap_or("").split(',').collect();
+    let mut least: BTreeMap<i32, i64> = BTreeMap::new();
+    for group in broker.offsets.groups_of(topic).iter().filter(|group| !left_out.contains(&group.as_str())) {
+        for (id, offset) in broker.offsets.in_topic(group, topic) {
+            let first =
+                broker.store.find_queue(topic, id).map_or(0, |queue| broker.store.min_offset(queue).get());
+            if offset >= first {
+                let least = least.entry(id).or_insert(offset);
+                *least = offset.min(*least);
+            }
+        }
+    }
+    for (id, offset) in broker.offsets.in_topic(compared, topic) {
+        if let Some(least) = least.get_mut(&id).filter(|least| **least > offset) {
+            *least = i64::MAX;
+        }
+    }
+    let table = least.into_iter().map(|(id, offset)| (id, Json::from(offset)));
+    let body = Json::map([("correctionOffsets", Json::map(table))]);
+    Ok(cmd.reply(response::SUCCESS).with_body(body.compact()))
 }

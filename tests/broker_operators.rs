@@ -1,0 +1,234 @@
+//! What operators see of groups and change of a broker while it runs, over loopback.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
+#![cfg(feature = "broker")]
+
+mod loopback;
+
+use std::time::{Duration, Instant};
+
+use loopback::{Fixture, Pull, heart_beat, send};
+use reput::remoting::{
+    Client, Command,
+    codes::{request, response},
+};
+use serde_json::Value;
+
+const WAIT: Duration = Duration::from_secs(10);
+
+async fn call(client: &Client, command: Command) -> Command {
+    client.call(command, WAIT).await.unwrap()
+}
+
+async fn succeeds(client: &Client, command: Command) -> Command {
+    let answer = call(client, command).await;
+    assert_eq!(answer.code, response::SUCCESS, "{:?}", answer.remark);
+    answer
+}
+
+fn text(command: &Command) -> String {
+    String::from_utf8(command.body.to_bytes().to_vec()).unwrap()
+}
+
+fn create_topic(name: &str, order: bool) -> Command {
+    Command::request(request::UPDATE_AND_CREATE_TOPIC)
+        .with_field("topic", name)
+        .with_field("defaultTopic", "TBW102")
+        .with_field("readQueueNums", 1)
+        .with_field("writeQueueNums", 1)
+        .with_field("perm", 6)
+        .with_field("topicFilterType", "SINGLE_TAG")
+        .with_field("topicSysFlag", 0)
+        .with_field("order", order)
+        .with_field("attributes", "")
+}
+
+fn commit(group: &str, topic: &str, offset: i64) -> Command {
+    Command::request(request::UPDATE_CONSUMER_OFFSET)
+        .with_field("consumerGroup", group)
+        .with_field("topic", topic)
+        .with_field("queueId", 0)
+        .with_field("commitOffset", offset)
+}
+
+/// Sends messages to the only queue of a topic and waits until it has them.
+async fn fill(client: &Client, topic: &str, count: u8) {
+    for n in 0..count {
+        succeeds(client, send(request::SEND_MESSAGE, topic, 0, &[n], "")).await;
+    }
+    has(client, topic, count).await;
+}
+
+/// Waits until the only queue of a topic has `count` messages.
+async fn has(client: &Client, topic: &str, count: u8) {
+    let end = Instant::now() + WAIT;
+    loop {
+        let max =
+            Command::request(request::GET_MAX_OFFSET).with_field("topic", topic).with_field("queueId", 0);
+        if call(client, max).await.fields.parse::<u8>("offset").unwrap() >= count {
+            return;
+        }
+        assert!(Instant::now() < end, "the queue of {topic}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn stats(group: &str) -> Command {
+    Command::request(request::GET_CONSUME_STATS).with_field("consumerGroup", group)
+}
+
+/// Topic, consumer's and pulled offset of each queue in an `offsetTable`, whose keys are objects.
+fn figures(table: &str) -> Vec<(String, i64, i64)> {
+    let number = |text: &str, key: &str| -> i64 {
+        let at = text.find(key).unwrap() + key.len();
+        let end = text[at..].find(|c: char| !c.is_ascii_digit() && c != '-').unwrap();
+        text[at..at + end].parse().unwrap()
+    };
+    let mut figures = Vec::new();
+    for part in table.split("\"topic\":\"").skip(1) {
+        let topic = part[..part.find('"').unwrap()].to_owned();
+        figures.push((topic, number(part, "\"consumerOffset\":"), number(part, "\"pullOffset\":")));
+    }
+    figures.sort();
+    figures
+}
+
+async fn figures_of(client: &Client, command: Command) -> Vec<(String, i64, i64)> {
+    figures(&text(&succeeds(client, command).await))
+}
+
+fn row(topic: &str, consumed: i64, pulled: i64) -> (String, i64, i64) {
+    (topic.to_owned(), consumed, pulled)
+}
+
+async fn all_stats(client: &Client, ordered: bool) -> (Value, Vec<(String, i64, i64)>) {
+    let all = Command::request(request::GET_BROKER_CONSUME_STATS).with_field("isOrder", ordered);
+    let text = text(&succeeds(client, all).await);
+    let rows = figures(&text);
+    // The keys of `offsetTable` are no JSON; what stands behind the list is.
+    let rest = text[text.rfind("\"totalDiff\"").unwrap()..].to_owned();
+    (serde_json::from_str(&format!("{{{rest}")).unwrap(), rows)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_has_consumed_more_than_was_pulled() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    succeeds(&client, create_topic("T", false)).await;
+    fill(&client, "T", 4).await;
+    // As a group that pops: it commits, and never pulls.
+    succeeds(&client, commit("POPS", "T", 3)).await;
+    assert_eq!(figures_of(&client, stats("POPS")).await, [row("T", 3, 3)]);
+    let clone = Command::request(request::CLONE_GROUP_OFFSET)
+        .with_field("srcGroup", "POPS")
+        .with_field("destGroup", "CLONED")
+        .with_field("topic", "T");
+    succeeds(&client, clone).await;
+    assert_eq!(figures_of(&client, stats("CLONED")).await, [row("T", 3, 3)]);
+    // One that pulled two messages and consumed one, then was moved to the end.
+    succeeds(&client, Pull::new("PULLS", "T", 0, 0).max(2).command()).await;
+    succeeds(&client, commit("PULLS", "T", 1)).await;
+    assert_eq!(figures_of(&client, stats("PULLS")).await, [row("T", 1, 2)]);
+    let to_the_end = Command::request(request::INVOKE_BROKER_TO_RESET_OFFSET)
+        .with_field("topic", "T")
+        .with_field("group", "PULLS")
+        .with_field("timestamp", -1)
+        .with_field("isForce", true);
+    succeeds(&client, to_the_end).await;
+    assert_eq!(figures_of(&client, stats("PULLS")).await, [row("T", 4, 4)]);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_committed_nothing_has_no_figures() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    for topic in ["T", "LEFT"] {
+        succeeds(&client, create_topic(topic, false)).await;
+        fill(&client, topic, 2).await;
+    }
+    // As one that consumes by broadcast.
+    succeeds(&client, heart_beat("BROADCAST", "c1", "T", "*", 1)).await;
+    succeeds(&client, heart_beat("G", "c2", "T", "*", 1)).await;
+    for topic in ["T", "LEFT"] {
+        succeeds(&client, commit("G", topic, 1)).await;
+    }
+    assert_eq!(figures_of(&client, stats("BROADCAST")).await, []);
+    // Asked for a topic, the figures are those of one that stands at the beginning.
+    assert_eq!(figures_of(&client, stats("BROADCAST").with_field("topic", "T")).await, [row("T", 0, 0)]);
+    // The group has members, and none of them subscribes to the other topic.
+    assert_eq!(figures_of(&client, stats("G")).await, [row("T", 1, 1)]);
+    assert_eq!(figures_of(&client, stats("G").with_field("topic", "LEFT")).await, []);
+    let listed = stats("G").with_field("topic", "T").with_field("topicList", "LEFT;NEVER;");
+    assert_eq!(figures_of(&client, listed).await, [row("LEFT", 1, 1)]);
+    let (sums, rows) = all_stats(&client, false).await;
+    assert_eq!(rows, [row("T", 1, 1)]);
+    assert_eq!((&sums["totalDiff"], &sums["totalInflightDiff"]), (&Value::from(1), &Value::from(0)));
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_figures_of_all_groups_can_be_those_of_ordered_topics_alone() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    for (topic, order) in [("T", false), ("O", true)] {
+        succeeds(&client, create_topic(topic, order)).await;
+        fill(&client, topic, 3).await;
+        succeeds(&client, commit("G", topic, 1)).await;
+    }
+    let (sums, rows) = all_stats(&client, false).await;
+    assert_eq!((rows, &sums["totalDiff"]), (vec![row("O", 1, 1), row("T", 1, 1)], &Value::from(4)));
+    let (sums, rows) = all_stats(&client, true).await;
+    assert_eq!((rows, &sums["totalDiff"]), (vec![row("O", 1, 1)], &Value::from(2)));
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_least_offsets_of_all_groups_are_told_against_those_of_one() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    succeeds(&client, create_topic("T", false)).await;
+    fill(&client, "T", 4).await;
+    for (group, offset) in [("FIRST", 1), ("SECOND", 3)] {
+        succeeds(&client, commit(group, "T", offset)).await;
+    }
+    let ask = |compared: &str, left_out: &str| {
+        Command::request(request::QUERY_CORRECTION_OFFSET)
+            .with_field("topic", "T")
+            .with_field("compareGroup", compared)
+            .with_field("filterGroups", left_out)
+    };
+    for (compared, left_out, least) in [
+        ("NOBODY", "", "{0:1}"),
+        ("SECOND", "", "{0:1}"),
+        ("FIRST", "FIRST", "{0:9223372036854775807}"),
+        ("NOBODY", "FIRST", "{0:3}"),
+        ("NOBODY", "FIRST,SECOND", "{}"),
+    ] {
+        let answer = succeeds(&client, ask(compared, left_out)).await;
+        assert_eq!(text(&answer), format!(r#"{{"correctionOffsets":{least}}}"#), "{compared} {left_out}");
+    }
+    // Leaving a group out of the question takes nothing from it.
+    assert_eq!(figures_of(&client, stats("FIRST")).await, [row("T", 1, 1)]);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_to_run_empty_refuses_sends_to_ordered_topics_alone() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    for (topic, order) in [("T", false), ("O", true)] {
+        succeeds(&client, create_topic(topic, order)).await;
+    }
+    let update = |text: &str| Command::request(request::UPDATE_BROKER_CONFIG).with_body(text.to_owned());
+    let to = |topic| send(request::SEND_MESSAGE_V2, topic, 0, b"x", "");
+    succeeds(&client, update("brokerPermission=4")).await;
+    succeeds(&client, to("T")).await;
+    succeeds(&client, to("MADE")).await;
+    let refused = call(&client, to("O")).await;
+    let why = "the broker[127.0.0.1] sending message is forbidden";
+    assert_eq!((refused.code, refused.remark.as_deref()), (response::NO_PERMISSION, Some(why)));
+    succeeds(&client, update("brokerPermission=6")).await;
+    succeeds(&client, to("O")).await;
+    broker.stop().await;
+}
