@@ -230,13 +230,16 @@ pub(super) fn check(
     header: &SendHeader<'_>,
     peer: SocketAddr,
 ) -> Result<Arc<TopicConfig>, Refusal> {
+    // A broker that is to run empty still takes what producers send to it until they see the new routes. Only an order
+    // would be torn by that.
+    let closed = !perm::is_writeable(broker.live.permission.load(Relaxed));
+    if closed && broker.topics.get(header.topic).is_some_and(|topic| topic.order) {
+        let remark = format!("the broker[{}] sending message is forbidden", broker.store_host.ip());
+        return Err(Refusal::new(response::NO_PERMISSION, remark));
+    }
     names::check_topic(header.topic)?;
     if NOT_FOR_CLIENTS.contains(&header.topic) {
         let remark = format!("Sending message to topic[{}] is forbidden.", header.topic);
-        return Err(Refusal::new(response::NO_PERMISSION, remark));
-    }
-    if !perm::is_writeable(broker.live.permission.load(Relaxed)) {
-        let remark = format!("the broker[{}] sending message is forbidden", broker.store_host.ip());
         return Err(Refusal::new(response::NO_PERMISSION, remark));
     }
     let unit = match (header.unit_mode, header.topic.starts_with(names::RETRY_PREFIX)) {
