@@ -232,3 +232,44 @@ async fn a_broker_that_is_to_run_empty_refuses_sends_to_ordered_topics_alone() {
     succeeds(&client, to("O")).await;
     broker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_may_be_forbidden_to_read_one_topic_over_restarts() {
+    let mut broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    let forbid = |readable: Option<bool>| {
+        let ask = Command::request(request::UPDATE_AND_GET_GROUP_FORBIDDEN)
+            .with_field("group", "G")
+            .with_field("topic", "T");
+        match readable {
+            Some(readable) => ask.with_field("readable", readable),
+            None => ask,
+        }
+    };
+    for topic in ["T", "U"] {
+        succeeds(&client, create_topic(topic, false)).await;
+        fill(&client, topic, 1).await;
+    }
+    let body = |readable| format!(r#"{{"group":"G","readable":{readable},"topic":"T"}}"#);
+    assert_eq!(text(&succeeds(&client, forbid(None)).await), body(true));
+    assert_eq!(text(&succeeds(&client, forbid(Some(false))).await), body(false));
+    broker.restart().await;
+    let client = broker.client().await;
+    assert_eq!(text(&succeeds(&client, forbid(None)).await), body(false));
+    let subscribe = |topic| heart_beat("G", "c1", topic, "*", 1);
+    let pull = |topic| Pull::new("G", topic, 0, 0).by_heart_beat(1).command();
+    succeeds(&client, subscribe("T")).await;
+    let refused = call(&client, pull("T")).await;
+    let why = "the consumer group[G] is forbidden for topic[T]";
+    assert_eq!((refused.code, refused.remark.as_deref()), (response::NO_PERMISSION, Some(why)));
+    assert_eq!(refused.fields.get("forbiddenType"), Some("5"));
+    // It is the group's subscription that is forbidden: who says with the pull what is wanted has none.
+    succeeds(&client, Pull::new("G", "T", 0, 0).command()).await;
+    succeeds(&client, heart_beat("H", "c2", "T", "*", 1)).await;
+    succeeds(&client, Pull::new("H", "T", 0, 0).by_heart_beat(1).command()).await;
+    assert_eq!(text(&succeeds(&client, forbid(Some(true))).await), body(true));
+    succeeds(&client, pull("T")).await;
+    succeeds(&client, heart_beat("G", "c1", "U", "*", 2)).await;
+    succeeds(&client, Pull::new("G", "U", 0, 0).by_heart_beat(2).command()).await;
+    broker.stop().await;
+}

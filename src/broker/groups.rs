@@ -37,6 +37,9 @@ const SYSTEM_GROUPS: &[&str] = &[
     "CID_RMQ_SYS_TRANS",
 ];
 
+/// Bit of `forbiddenTable`: the group may not read the topic.
+const UNREADABLE: i64 = 1 << 2;
+
 /// What the broker knows of a consumer group.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct GroupConfig {
@@ -173,8 +176,8 @@ pub(crate) struct Groups {
 #[derive(Debug)]
 struct Table {
     groups: HashMap<String, Arc<GroupConfig>>,
-    /// `forbiddenTable`, kept as it came.
-    forbidden: Json,
+    /// `forbiddenTable`: group -> topic -> bits of what the group may not do there.
+    forbidden: BTreeMap<String, BTreeMap<String, i64>>,
     version: DataVersion,
 }
 
@@ -183,7 +186,7 @@ impl Groups {
     pub(crate) fn load(file: ConfigFile, light: bool, now: StoreTimestamp) -> Result<Self> {
         let mut table = file.load(read_table)?.unwrap_or_else(|| Table {
             groups: HashMap::new(),
-            forbidden: Json::Map(Vec::new()),
+            forbidden: BTreeMap::new(),
             version: DataVersion::new(now.get()),
         });
         for name in SYSTEM_GROUPS {
@@ -230,17 +233,42 @@ impl Groups {
     fn remove(&self, name: &str, now: StoreTimestamp) -> bool {
         let mut table = self.table.write();
         let removed = table.groups.remove(name).is_some();
-        if removed {
+        if table.forbidden.remove(name).is_some() || removed {
             table.version.step(now.get());
         }
         removed
+    }
+
+    /// Whether a group may not read a topic though both are there and open.
+    pub(crate) fn is_forbidden(&self, group: &str, topic: &str) -> bool {
+        let table = self.table.read();
+        table
+            .forbidden
+            .get(group)
+            .and_then(|topics| topics.get(topic))
+            .is_some_and(|bits| bits & UNREADABLE != 0)
+    }
+
+    /// Says whether a group may not read a topic.
+    fn forbid(&self, group: &str, topic: &str, forbidden: bool, now: StoreTimestamp) {
+        let mut table = self.table.write();
+        let bits = table.forbidden.get(group).and_then(|topics| topics.get(topic)).copied().unwrap_or(0);
+        let changed = if forbidden { bits | UNREADABLE } else { bits & !UNREADABLE };
+        if changed == bits {
+            return;
+        }
+        let topics = table.forbidden.entry(group.into()).or_default();
+        topics.insert(topic.into(), changed);
+        topics.retain(|_, bits| *bits != 0);
+        table.forbidden.retain(|_, topics| !topics.is_empty());
+        table.version.step(now.get());
     }
 
     fn to_json(&self, groups: &[Arc<GroupConfig>]) -> Json {
         let table = self.table.read();
         Json::map([
             ("dataVersion", table.version.to_json()),
-            ("forbiddenTable", table.forbidden.clone()),
+            ("forbiddenTable", forbidden_json(&table.forbidden)),
             (
                 "subscriptionGroupTable",
                 Json::map(groups.iter().map(|group| (group.name.as_str(), group.to_json()))),
@@ -263,12 +291,33 @@ fn read_table(json: &Json) -> Result<Table, String> {
             None => tracing::warn!(?name, "subscriptionGroup.json names what cannot be a group: left out"),
         }
     }
-    let forbidden = json.get("forbiddenTable").cloned().unwrap_or(Json::Map(Vec::new()));
     Ok(Table {
         groups,
-        forbidden,
+        forbidden: read_forbidden(json.get("forbiddenTable")),
         version: DataVersion::from_json(json.get("dataVersion")).unwrap_or_default(),
     })
+}
+
+fn forbidden_json(table: &BTreeMap<String, BTreeMap<String, i64>>) -> Json {
+    let topics = |topics: &BTreeMap<String, i64>| {
+        Json::map(topics.iter().map(|(topic, bits)| (topic.as_str(), Json::from(*bits))))
+    };
+    Json::map(table.iter().map(|(group, of_group)| (group.as_str(), topics(of_group))))
+}
+
+/// What is above 0 in `forbiddenTable`; RocketMQ takes the rest for nothing.
+fn read_forbidden(json: Option<&Json>) -> BTreeMap<String, BTreeMap<String, i64>> {
+    let mut table = BTreeMap::new();
+    for (group, topics) in json.map(Json::pairs).unwrap_or_default() {
+        let bits = topics.pairs().iter();
+        let bits =
+            bits.filter_map(|(topic, bits)| Some((topic.text()?.to_owned(), bits.int().filter(|n| *n > 0)?)));
+        let topics: BTreeMap<_, _> = bits.collect();
+        if let Some(group) = group.text().filter(|_| !topics.is_empty()) {
+            table.insert(group.to_owned(), topics);
+        }
+    }
+    table
 }
 
 impl Broker {
@@ -374,6 +423,24 @@ fn get_one(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<C
     Ok(cmd.reply(response::SUCCESS).with_body(group.to_json().compact()))
 }
 
+/// Says whether a group may read a topic, after changing it when the request says how.
+fn forbid(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
+    let (group, topic) = (cmd.fields.text("group")?, cmd.fields.text("topic")?);
+    if let Some(readable) = cmd.fields.optional::<bool>("readable")? {
+        names::check_group(group)?;
+        names::check_topic(topic)?;
+        broker.groups.forbid(group, topic, !readable, broker.clock.now());
+        broker.save_groups();
+        tracing::info!(group, topic, readable, "reading allowed or forbidden by request");
+    }
+    let body = Json::map([
+        ("group", Json::from(group)),
+        ("readable", (!broker.groups.is_forbidden(group, topic)).into()),
+        ("topic", topic.into()),
+    ]);
+    Ok(cmd.reply(response::SUCCESS).with_remark("").with_body(body.compact()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -400,6 +467,32 @@ mod tests {
         assert_eq!(json.get("later"), Some(&Json::List(vec![Json::Int(1)])));
         assert_eq!(json.get("groupRetryPolicy").unwrap().int_of("max"), Some(7));
         assert!(GroupConfig::from_json(&Json::parse(br#"{"groupName":"a@b"}"#).unwrap()).is_none());
+    }
+
+    #[test]
+    fn what_a_group_may_not_read_is_kept_and_the_other_bits_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let load = || {
+            let file = ConfigFile::new(Arc::new(OsVfs), dir.path(), "subscriptionGroup.json").unwrap();
+            Groups::load(file, false, StoreTimestamp(5)).unwrap()
+        };
+        let text =
+            r#"{"subscriptionGroupTable":{},"forbiddenTable":{"g":{"t":6,"u":-1},"h":{"t":2},"i":{}}}"#;
+        std::fs::write(dir.path().join("subscriptionGroup.json"), text).unwrap();
+        let groups = load();
+        let can_t = |groups: &Groups| ["g", "h", "i"].map(|group| groups.is_forbidden(group, "t"));
+        assert_eq!((can_t(&groups), groups.is_forbidden("g", "u")), ([true, false, false], false));
+        groups.forbid("g", "t", false, StoreTimestamp(6));
+        groups.forbid("g", "v", true, StoreTimestamp(6));
+        groups.forbid("i", "t", true, StoreTimestamp(6));
+        groups.forbid("i", "t", false, StoreTimestamp(6));
+        groups.save().unwrap();
+        let kept = load();
+        assert_eq!((can_t(&kept), kept.is_forbidden("g", "v")), ([false; 3], true));
+        let json = kept.to_json(&[]).get("forbiddenTable").unwrap().compact();
+        assert_eq!(json, r#"{"g":{"t":2,"v":4},"h":{"t":2}}"#);
+        kept.remove("g", StoreTimestamp(7));
+        assert!(!kept.is_forbidden("g", "v"));
     }
 
     #[test]

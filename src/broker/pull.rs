@@ -67,6 +67,7 @@ mod forbidden {
     pub(super) const GROUP: i32 = 2;
     pub(super) const TOPIC: i32 = 3;
     pub(super) const BROADCASTING: i32 = 4;
+    pub(super) const SUBSCRIPTION: i32 = 5;
 }
 
 /// The header of a pull.
@@ -342,6 +343,10 @@ fn filter_of(broker: &Broker, header: &Header<'_>, group: &GroupConfig) -> Resul
     if manner.is_broadcast() && !group.consume_broadcast_enable {
         let remark = format!("the consumer group[{}] can not consume by broadcast way", group.name);
         return Err(No::forbidden(forbidden::BROADCASTING, remark));
+    }
+    if broker.groups.is_forbidden(&group.name, header.topic) {
+        let remark = format!("the consumer group[{}] is forbidden for topic[{}]", group.name, header.topic);
+        return Err(No::forbidden(forbidden::SUBSCRIPTION, remark));
     }
     let subscription = broker
         .clients
