@@ -14,6 +14,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use parking_lot::Mutex;
+
 use crate::{
     clock::Clock,
     commit_log::{CommitLog, SegmentInfo},
@@ -124,6 +126,8 @@ pub(crate) struct Cleaned {
 #[derive(Debug)]
 pub(crate) struct Retention {
     pub(crate) config: Arc<Config>,
+    /// What decisions go by: the configuration, but for the rules that were changed since.
+    pub(crate) rules: Mutex<Arc<Config>>,
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) log: Arc<CommitLog>,
@@ -166,10 +170,24 @@ impl Retention {
     /// What the next run would do; changes nothing.
     pub(crate) fn plan(&self) -> Result<RetentionPlan> {
         Ok(decide(
-            &self.config,
+            &self.rules(),
             &self.log_segments()?,
             self.moment(self.disk.manual_rounds.load(Ordering::Relaxed) > 0)?,
         ))
+    }
+
+    fn rules(&self) -> Arc<Config> {
+        Arc::clone(&self.rules.lock())
+    }
+
+    /// Takes over what says how old segments may get, when they go, and how full the disk may be until then.
+    pub(crate) fn set_rules(&self, wanted: &Config) {
+        let mut rules = self.rules.lock();
+        let mut changed = Config::clone(&rules);
+        changed.file_reserved_hours = wanted.file_reserved_hours;
+        changed.delete_when.clone_from(&wanted.delete_when);
+        changed.disk_max_used_percent = wanted.disk_max_used_percent;
+        *rules = Arc::new(changed);
     }
 
     /// Makes the next runs delete expired segments whatever the hour.
@@ -183,7 +201,7 @@ impl Retention {
     /// What kept a file from going; what went before stays gone, and the next run goes on.
     pub(crate) fn run(&self, stop: &AtomicBool) -> Result<Cleaned> {
         let manual = self.disk.manual_rounds.load(Ordering::Relaxed) > 0;
-        let plan = decide(&self.config, &self.log_segments()?, self.moment(manual)?);
+        let plan = decide(&self.rules(), &self.log_segments()?, self.moment(manual)?);
         self.note(&plan);
         let mut done = Cleaned::default();
         // Asked for before the queues are flushed: what they take in later may be in memory alone.
@@ -213,7 +231,7 @@ impl Retention {
         }
         self.follow(&mut done)?;
         if done.segments > 0 {
-            self.note(&decide(&self.config, &self.log_segments()?, self.moment(false)?));
+            self.note(&decide(&self.rules(), &self.log_segments()?, self.moment(false)?));
         }
         match full {
             // Nothing could go, and nothing will until there is space for the queues.
@@ -237,7 +255,7 @@ impl Retention {
     }
 
     fn still_forced(&self) -> Result<bool> {
-        let plan = decide(&self.config, &self.log_segments()?, self.moment(false)?);
+        let plan = decide(&self.rules(), &self.log_segments()?, self.moment(false)?);
         Ok(plan.segments.first().is_some_and(|next| next.reason == RetentionReason::DiskNearlyFull))
     }
 

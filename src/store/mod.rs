@@ -246,6 +246,17 @@ impl Store {
         self.inner.retention.ask();
     }
 
+    /// Deletes by other rules from the next retention run on: `fileReservedTime`, `deleteWhen` and
+    /// `diskMaxUsedSpaceRatio` as `rules` has them. Everything else stays as the store was opened.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the rules cannot be used.
+    pub fn set_retention(&self, rules: &Config) -> Result<()> {
+        rules.validate()?;
+        self.inner.retention.set_rules(rules);
+        Ok(())
+    }
+
     /// How the log's full segments are read from now on. Off, as they are opened: page by page, which is best for
     /// scattered reads. On: with the system's read-ahead, which is best for consumers far behind on a cold log.
     pub fn set_read_ahead(&self, on: bool) {

@@ -146,6 +146,7 @@ fn assemble(config: Config, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<
     };
     let retention = Arc::new(Retention {
         config: Arc::clone(&config),
+        rules: Mutex::new(Arc::clone(&config)),
         vfs: Arc::clone(&vfs),
         clock: Arc::clone(&clock),
         log: Arc::clone(&log),
