@@ -273,3 +273,213 @@ async fn a_group_may_be_forbidden_to_read_one_topic_over_restarts() {
     succeeds(&client, Pull::new("G", "U", 0, 0).by_heart_beat(2).command()).await;
     broker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_setting_holds_at_once_and_stands_in_the_file_for_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("broker.conf");
+    let before = "# mine\nbrokerName=broker-a\nmaxMessageSize=4194304\nstrange=kept\n";
+    std::fs::write(&file, before).unwrap();
+    let broker = Fixture::start(|config| config.file = Some(file.clone())).await;
+    let client = broker.client().await;
+    let update = |text: &str| Command::request(request::UPDATE_BROKER_CONFIG).with_body(text.to_owned());
+    let sized = |bytes: usize| send(request::SEND_MESSAGE_V2, "T", 0, &vec![b'x'; bytes], "");
+    let half = || send(request::SEND_MESSAGE_V2, "T", 0, b"x", "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}P\u{2}");
+    succeeds(&client, sized(1_000)).await;
+    succeeds(&client, half()).await;
+    let changes = "maxMessageSize=100\nrejectTransactionMessage=true\nfileReservedTime=48\ndeleteWhen=05;17\n\
+        diskMaxUsedSpaceRatio=60\ndefaultTopicQueueNums=3\nlongPollingEnable=false\nshortPollingTimeMills=0\n";
+    let kept = succeeds(&client, update(changes)).await;
+    assert_eq!(kept.remark, None);
+    assert_eq!(call(&client, sized(101)).await.code, response::MESSAGE_ILLEGAL);
+    succeeds(&client, sized(100)).await;
+    assert_eq!(call(&client, half()).await.code, response::NO_PERMISSION);
+    let topic = Command::request(request::GET_TOPIC_CONFIG).with_field("topic", "TBW102");
+    assert!(text(&succeeds(&client, topic).await).contains("\"writeQueueNums\":3"));
+    // Would be held for the whole ten minutes with long polling.
+    let idle = Pull::new("G", "T", 1, 0).suspend(600_000).command();
+    assert_eq!(call(&client, idle).await.code, response::PULL_NOT_FOUND);
+    let shown = text(&succeeds(&client, Command::request(request::GET_BROKER_CONFIG)).await);
+    for line in changes.lines() {
+        assert!(shown.lines().any(|other| other == line), "{line} in {shown}");
+    }
+    // More than what it was started with, too.
+    succeeds(&client, update("maxMessageSize=5000000")).await;
+    succeeds(&client, sized(4_500_000)).await;
+    let written = std::fs::read_to_string(&file).unwrap();
+    let want = "# mine\nbrokerName=broker-a\nmaxMessageSize=5000000\nstrange=kept\nrejectTransactionMessage=true\n\
+        fileReservedTime=48\ndeleteWhen=05;17\ndiskMaxUsedSpaceRatio=60\ndefaultTopicQueueNums=3\n\
+        longPollingEnable=false\nshortPollingTimeMills=0\n";
+    assert_eq!(written, want);
+    let bak = std::fs::read_to_string(dir.path().join("broker.conf.bak")).unwrap();
+    assert_eq!(bak, want.replace("5000000", "100"));
+    // What is refused changes neither the broker nor the file.
+    for bad in ["traceOn=false\nlistenPort=1", "traceOn=false\ndeleteWhen=25"] {
+        assert_ne!(call(&client, update(bad)).await.code, response::SUCCESS, "{bad}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), want);
+    let shown = text(&succeeds(&client, Command::request(request::GET_BROKER_CONFIG)).await);
+    assert!(shown.contains("traceOn=true\n"), "{shown}");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_file_of_settings_a_change_holds_until_the_next_start_and_says_so() {
+    let broker = Fixture::start(|_| {}).await;
+    let client = broker.client().await;
+    let update = Command::request(request::UPDATE_BROKER_CONFIG).with_body(String::from("traceOn=false"));
+    let remark = succeeds(&client, update).await.remark.unwrap();
+    assert!(remark.contains("until the next start") && remark.contains("without a file"), "{remark}");
+    broker.stop().await;
+}
+
+/// What RocketMQ's broker tells and its tools and exporters read.
+const FIGURES: [&str; 54] = [
+    "EndTransactionQueueSize",
+    "EndTransactionThreadPoolQueueCapacity",
+    "ackThreadPoolQueueCapacity",
+    "ackThreadPoolQueueHeadWaitTimeMills",
+    "ackThreadPoolQueueSize",
+    "bootTimestamp",
+    "brokerActive",
+    "brokerVersion",
+    "brokerVersionDesc",
+    "commitLogDirCapacity",
+    "commitLogDiskRatio",
+    "commitLogMaxOffset",
+    "commitLogMinOffset",
+    "consumeQueueDiskRatio",
+    "dispatchBehindBytes",
+    "earliestMessageTimeStamp",
+    "getFoundTps",
+    "getMissTps",
+    "getTotalTps",
+    "getTransferredTps",
+    "litePullThreadPoolQueueCapacity",
+    "litePullThreadPoolQueueHeadWaitTimeMills",
+    "litePullThreadPoolQueueSize",
+    "msgGetTotalTodayMorning",
+    "msgGetTotalTodayNow",
+    "msgGetTotalYesterdayMorning",
+    "msgPutTotalTodayMorning",
+    "msgPutTotalTodayNow",
+    "msgPutTotalYesterdayMorning",
+    "pageCacheLockTimeMills",
+    "pullThreadPoolQueueCapacity",
+    "pullThreadPoolQueueHeadWaitTimeMills",
+    "pullThreadPoolQueueSize",
+    "putMessageAverageSize",
+    "putMessageDistributeTime",
+    "putMessageEntireTimeMax",
+    "putMessageFailedTimes",
+    "putMessageSizeTotal",
+    "putMessageTimesTotal",
+    "putTps",
+    "queryThreadPoolQueueCapacity",
+    "queryThreadPoolQueueHeadWaitTimeMills",
+    "queryThreadPoolQueueSize",
+    "remainHowManyDataToFlush",
+    "remainTransientStoreBufferNumbs",
+    "runtime",
+    "sendThreadPoolQueueCapacity",
+    "sendThreadPoolQueueHeadWaitTimeMills",
+    "sendThreadPoolQueueSize",
+    "startAcceptSendRequestTimeStamp",
+    "timerCongestNum",
+    "timerDequeueTps",
+    "timerEnqueueTps",
+    "timerReadBehind",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_tells_the_figures_that_rocketmq_s_tells() {
+    for wheel in [true, false] {
+        let broker = Fixture::start(|config| config.timer_wheel = wheel).await;
+        let client = broker.client().await;
+        succeeds(&client, create_topic("T", false)).await;
+        fill(&client, "T", 2).await;
+        let delayed = send(request::SEND_MESSAGE, "T", 0, b"later", "DELAY\u{1}18\u{2}");
+        succeeds(&client, delayed).await;
+        let end = Instant::now() + WAIT;
+        loop {
+            let table = succeeds(&client, Command::request(request::GET_BROKER_RUNTIME_INFO)).await;
+            let table: Value = serde_json::from_str(&text(&table)).unwrap();
+            let table = table["table"].as_object().unwrap();
+            let missing: Vec<_> = FIGURES.iter().filter(|name| !table.contains_key(**name)).collect();
+            assert!(missing.is_empty(), "{missing:?}");
+            let of = |name: &str| table[name].as_str().unwrap();
+            let size: f64 = of("putMessageSizeTotal").parse().unwrap();
+            assert_eq!(of("putMessageTimesTotal"), "3");
+            assert_eq!(of("putMessageAverageSize").parse::<f64>().unwrap(), size / 3.0);
+            assert_eq!(of("sendThreadPoolQueueCapacity"), "10000");
+            assert!(of("commitLogDirCapacity").starts_with("Total : "), "{}", of("commitLogDirCapacity"));
+            assert_eq!(
+                of("putMessageDistributeTime").split(' ').filter(|class| class.contains(':')).count(),
+                13
+            );
+            assert_eq!(of("scheduleMessageOffset_1"), "0,0");
+            if of("scheduleMessageOffset_18") == "0,1" {
+                break;
+            }
+            assert!(Instant::now() < end, "{}", of("scheduleMessageOffset_18"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        broker.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_entries_of_a_queue_are_shown_with_what_a_group_makes_of_them() {
+    let broker = Fixture::start(|config| {
+        config.property_filter = true;
+        config.filter_bitmaps = true;
+        config.store.consume_queue_ext = true;
+    })
+    .await;
+    let client = broker.client().await;
+    succeeds(&client, create_topic("T", false)).await;
+    let beat = r#"{"clientID":"c1","consumerDataSet":[{"consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET",
+        "consumeType":"CONSUME_PASSIVELY","groupName":"G","messageModel":"CLUSTERING","subscriptionDataSet":[
+        {"classFilterMode":false,"codeSet":[],"expressionType":"SQL92","subString":"a = 1","subVersion":1,"tagsSet":[],
+        "topic":"T"}],"unitMode":false}],"heartbeatFingerprint":0,"producerDataSet":[],"withoutSub":false}"#;
+    succeeds(&client, Command::request(request::HEART_BEAT).with_body(beat.to_owned())).await;
+    // A filter counts for what comes after it.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    for (n, a) in [1, 2].into_iter().enumerate() {
+        let properties = format!("a\u{1}{a}\u{2}");
+        succeeds(&client, send(request::SEND_MESSAGE, "T", 0, &[u8::try_from(n).unwrap()], &properties))
+            .await;
+    }
+    has(&client, "T", 2).await;
+    let ask = |group: &str, index: i64| {
+        Command::request(request::QUERY_CONSUME_QUEUE)
+            .with_field("topic", "T")
+            .with_field("queueId", 0)
+            .with_field("index", index)
+            .with_field("count", 2)
+            .with_field("consumerGroup", group)
+    };
+    let shown: Value = serde_json::from_str(&text(&succeeds(&client, ask("G", 0)).await)).unwrap();
+    assert_eq!(shown["subscriptionData"]["subString"], "a = 1");
+    assert!(shown["filterData"].as_str().unwrap().contains("\"expression\":\"a = 1\""), "{shown}");
+    let entries = shown["queueData"].as_array().unwrap();
+    let passes: Vec<_> = entries.iter().map(|entry| entry["eval"].as_bool().unwrap()).collect();
+    assert_eq!(passes, [true, false], "{shown}");
+    for entry in entries {
+        assert!(entry["extendDataJson"].as_str().unwrap().contains("\"filterBitMap\":["), "{entry}");
+        assert!(
+            entry["bitMap"].as_str().unwrap().bytes().all(|b| matches!(b, b'0' | b'1' | b'\n')),
+            "{entry}"
+        );
+    }
+    let shown: Value = serde_json::from_str(&text(&succeeds(&client, ask("NOBODY", 1)).await)).unwrap();
+    assert_eq!(shown["filterData"], "NOBODY@T is not online!");
+    assert_eq!(shown["queueData"].as_array().unwrap().len(), 1);
+    for beside in [-1, 99] {
+        let answer = succeeds(&client, ask("", beside)).await;
+        assert_eq!(answer.remark, Some(format!("Index {beside} of 0@T is not exist!")));
+        let shown: Value = serde_json::from_str(&text(&answer)).unwrap();
+        assert_eq!(shown["queueData"].as_array().unwrap().len(), 0);
+    }
+    broker.stop().await;
+}

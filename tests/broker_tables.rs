@@ -638,7 +638,9 @@ async fn statistics_say_where_topics_and_groups_are() {
     };
     // The next sample is due within ten seconds.
     let sampled = Instant::now() + WAIT * 3;
-    for (name, key, sum) in [("TOPIC_PUT_NUMS", "T", 3), ("GROUP_GET_NUMS", "T@G", 2)] {
+    for (name, key, sum) in
+        [("TOPIC_PUT_NUMS", "T", 3), ("GROUP_GET_NUMS", "T@G", 2), ("BROKER_PUT_NUMS", "DefaultCluster", 3)]
+    {
         loop {
             let answer = call(&client, view(name, key)).await;
             let day = format!(r#"{{"statsDay":{{"avgpt":0.0,"sum":{sum},"#);
@@ -651,7 +653,9 @@ async fn statistics_say_where_topics_and_groups_are() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-    assert_eq!(call(&client, view("TOPIC_PUT_NUMS", "T@G")).await.code, response::SYSTEM_ERROR);
+    for (name, key) in [("TOPIC_PUT_NUMS", "T@G"), ("GROUP_GET_NUMS", "@put"), ("BROKER_PUT_NUMS", "@put")] {
+        assert_eq!(call(&client, view(name, key)).await.code, response::SYSTEM_ERROR, "{name} {key}");
+    }
     let runtime = text(&call(&client, Command::request(request::GET_BROKER_RUNTIME_INFO)).await);
     assert!(runtime.contains("\"msgPutTotalTodayNow\":\"3\""), "{runtime}");
     broker.stop().await;

@@ -1,28 +1,19 @@
 //! Offsets of queues, and what operators ask of the broker itself.
 //!
-//! Owns nothing but the answers. A change of configuration is limited to [`CHANGEABLE`] and holds until the next start.
+//! Owns nothing but the answers.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
-
-use super::{
-    Broker, Refusal, Route, config_file::DataVersion, json::Json, light, live::CHANGEABLE, names,
-    send_queue::Kind,
-};
+use super::{Broker, Refusal, Route, json::Json, light, names};
 use crate::{
-    config::parse_properties,
-    consume_queue::{Boundary, CqUnit},
+    consume_queue::Boundary,
     message::Queue,
     remoting::{
         Command, Connection,
         codes::{request, response},
     },
-    types::{QueueOffset, StoreTimestamp},
+    types::StoreTimestamp,
 };
-
-/// Queue entries that one QUERY_CONSUME_QUEUE shows at most.
-const MAX_ENTRIES: usize = 1_000;
 
 /// The codes that this file answers.
 pub(super) const ROUTES: &[(i32, Route)] = &[
@@ -30,12 +21,8 @@ pub(super) const ROUTES: &[(i32, Route)] = &[
     (request::GET_MIN_OFFSET, Route::Answer(min_offset)),
     (request::SEARCH_OFFSET_BY_TIMESTAMP, Route::Aside(search_offset)),
     (request::GET_EARLIEST_MSG_STORETIME, Route::Aside(earliest_time)),
-    (request::QUERY_CONSUME_QUEUE, Route::Aside(queue_entries)),
     (request::GET_ALL_DELAY_OFFSET, Route::Answer(delay_offsets)),
     (request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER, Route::Answer(system_topics)),
-    (request::GET_BROKER_CONFIG, Route::Answer(get_config)),
-    (request::UPDATE_BROKER_CONFIG, Route::Answer(update_config)),
-    (request::GET_BROKER_RUNTIME_INFO, Route::Aside(runtime_info)),
     (request::GET_BROKER_HA_STATUS, Route::Answer(ha_status)),
     (request::TRIGGER_DELETE_FILES, Route::Answer(delete_expired)),
     (request::DELETE_EXPIRED_COMMITLOG, Route::Answer(delete_expired)),
@@ -45,7 +32,7 @@ pub(super) const ROUTES: &[(i32, Route)] = &[
 ];
 
 /// The queue that a request names; `None` when it never had a message, whether or not there is such a topic.
-fn queue_of(broker: &Broker, cmd: &Command) -> Result<Option<Queue>, Refusal> {
+pub(super) fn queue_of(broker: &Broker, cmd: &Command) -> Result<Option<Queue>, Refusal> {
     let topic = cmd.fields.text("topic")?;
     let id: i32 = cmd.fields.parse("queueId")?;
     Ok(if broker.topics.contains(topic) { broker.store.find_queue(topic, id) } else { None })
@@ -83,46 +70,6 @@ fn earliest_time(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Re
     Ok(cmd.reply(response::SUCCESS).with_field("timestamp", time.map_or(-1, StoreTimestamp::get)))
 }
 
-fn queue_entries(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
-    let queue = queue_of(broker, cmd)?;
-    let index: i64 = cmd.fields.parse("index")?;
-    let count: usize = cmd.fields.parse("count")?;
-    let (first, end) = queue
-        .map_or((0, 0), |queue| (broker.store.min_offset(queue).get(), broker.store.max_offset(queue).get()));
-    let from = if index < 0 { end - i64::try_from(count).unwrap_or(i64::MAX) } else { index };
-    let entries = match queue {
-        Some(queue) => broker.store.entries(queue, QueueOffset(from.max(first)), count.min(MAX_ENTRIES))?,
-        None => Vec::new(),
-    };
-    let entry = |unit: &CqUnit| {
-        Json::map([
-            ("eval", Json::from(false)),
-            ("physicOffset", unit.offset.get().into()),
-            ("physicSize", unit.size.into()),
-            ("tagsCode", unit.tags_code.get().into()),
-        ])
-    };
-    if entries.is_empty() {
-        let (topic, id) = (names::shorten(cmd.fields.text("topic")?), cmd.fields.text("queueId")?);
-        let remark = format!("Index {index} of {id}@{topic} is not exist!");
-        return Ok(cmd.reply(response::SUCCESS).with_remark(remark).with_body(entries_body(
-            end,
-            first,
-            Vec::new(),
-        )));
-    }
-    Ok(cmd.reply(response::SUCCESS).with_body(entries_body(end, first, entries.iter().map(entry).collect())))
-}
-
-fn entries_body(end: i64, first: i64, entries: Vec<Json>) -> String {
-    Json::map([
-        ("maxQueueIndex", Json::from(end)),
-        ("minQueueIndex", first.into()),
-        ("queueData", Json::List(entries)),
-    ])
-    .compact()
-}
-
 fn delay_offsets(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
     Ok(cmd.reply(response::SUCCESS).with_body(broker.schedule.to_json().compact()))
 }
@@ -135,134 +82,6 @@ fn system_topics(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Re
     list.sort_unstable();
     list.dedup();
     Ok(cmd.reply(response::SUCCESS).with_body(Json::map([("topicList", Json::from(list))]).compact()))
-}
-
-/// How often the configuration was changed while the broker ran.
-#[derive(Debug)]
-pub(crate) struct ConfigVersion(Mutex<DataVersion>);
-
-impl ConfigVersion {
-    pub(crate) fn new(now: StoreTimestamp) -> Self {
-        Self(Mutex::new(DataVersion::new(now.get())))
-    }
-}
-
-fn get_config(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
-    let version = broker.config_version.0.lock().to_json().compact();
-    let text = broker.live.merged(&broker.config).properties();
-    Ok(cmd.reply(response::SUCCESS).with_field("version", version).with_body(text))
-}
-
-fn update_config(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
-    let bytes = cmd.body.to_bytes();
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| Refusal::new(response::SYSTEM_ERROR, "the body is no text"))?;
-    let mut version = broker.config_version.0.lock();
-    let mut config = broker.live.merged(&broker.config);
-    for (key, value) in parse_properties(text) {
-        if !CHANGEABLE.contains(&key.as_str()) {
-            let why = format!(
-                "{} cannot change while the broker runs; these can: {}",
-                names::shorten(&key),
-                CHANGEABLE.join(", ")
-            );
-            return Err(Refusal::new(response::NO_PERMISSION, why));
-        }
-        config
-            .set(&key, value.trim())
-            .map_err(|error| Refusal::new(response::INVALID_PARAMETER, error.to_string()))?;
-    }
-    let permission = broker.live.permission.load(std::sync::atomic::Ordering::Relaxed);
-    broker.live.apply(&config);
-    version.step(broker.clock.now().get());
-    tracing::info!(changed = text.trim(), "configuration changed by request, until the next start");
-    if permission != config.permission {
-        drop(broker.register.all());
-    }
-    Ok(cmd.reply(response::SUCCESS))
-}
-
-/// What mqadmin shows of the timers; nothing when there are none.
-fn timer_table(broker: &Broker) -> impl Iterator<Item = (&'static str, String)> {
-    let names = ["timerReadBehind", "timerOffsetBehind", "timerCongestNum"];
-    let figures = broker.timer.figures(broker).map(|figures| figures.map(|figure| figure.to_string()));
-    figures.into_iter().flat_map(move |figures| names.into_iter().zip(figures))
-}
-
-/// How many requests wait and how long the first has. Pulls and queries are served as they are read.
-fn queue_table(broker: &Broker) -> impl Iterator<Item = (&'static str, String)> {
-    let now = broker.clock.monotonic();
-    let of = |kind| broker.sends.figures(kind, now);
-    [
-        ("sendThreadPoolQueueSize", "sendThreadPoolQueueHeadWaitTimeMills", of(Kind::Send)),
-        ("EndTransactionQueueSize", "EndTransactionThreadPoolQueueHeadWaitTimeMills", of(Kind::Transaction)),
-        ("ackThreadPoolQueueSize", "ackThreadPoolQueueHeadWaitTimeMills", of(Kind::Ack)),
-        ("pullThreadPoolQueueSize", "pullThreadPoolQueueHeadWaitTimeMills", (0, 0)),
-        ("queryThreadPoolQueueSize", "queryThreadPoolQueueHeadWaitTimeMills", (0, 0)),
-    ]
-    .into_iter()
-    .flat_map(|(size, wait, figures)| [(size, figures.0.to_string()), (wait, figures.1.to_string())])
-    .chain([("pageCacheLockTimeMills", broker.sends.stands_still(now).as_millis().to_string())])
-}
-
-fn runtime_info(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
-    let table = runtime_table(broker)?;
-    let table = table
-        .into_iter()
-        .chain(timer_table(broker))
-        .chain(queue_table(broker))
-        .map(|(key, value)| (key, Json::from(value)));
-    Ok(cmd.reply(response::SUCCESS).with_body(Json::map([("table", Json::map(table))]).compact()))
-}
-
-fn runtime_table(broker: &Broker) -> Result<Vec<(&'static str, String)>, Refusal> {
-    let status = broker.store.status();
-    let (put, got) = broker.rates.broker();
-    let (put_days, get_days) = broker.rates.days();
-    let (consumers, producers) = broker.clients.counts();
-    let plan_ratio = f64::from(status.disk_used_percent) / 100.0;
-    let earliest = broker.store.message_at(status.min_offset)?;
-    let earliest = earliest.map_or(-1, |message| message.record().store_timestamp.get());
-    let three = |tps: [f64; 3]| {
-        let mut text = String::new();
-        for value in tps {
-            // Writing into a String cannot fail.
-            let _ = write!(text, "{}{value:?}", if text.is_empty() { "" } else { " " });
-        }
-        text
-    };
-    let behind = status.max_offset.get() - status.dispatched_offset.get();
-    let uptime = (broker.clock.now().get() - broker.boot_time.get()).max(0) / 1_000;
-    let (days, hours, minutes, seconds) =
-        (uptime / 86_400, uptime / 3_600 % 24, uptime / 60 % 60, uptime % 60);
-    Ok(vec![
-        ("brokerActive", true.to_string()),
-        ("brokerVersion", crate::remoting::VERSION.to_string()),
-        ("brokerVersionDesc", format!("reput {}", env!("CARGO_PKG_VERSION"))),
-        ("bootTimestamp", broker.boot_time.to_string()),
-        ("runtime", format!("[ {days} days, {hours} hours, {minutes} minutes, {seconds} seconds ]")),
-        ("putTps", three(put)),
-        ("getTransferredTps", three(got)),
-        ("getTotalTps", three(got)),
-        ("getFoundTps", three(got)),
-        ("msgPutTotalTodayNow", status.stats.puts.to_string()),
-        ("msgPutTotalTodayMorning", put_days.today_morning.to_string()),
-        ("msgPutTotalYesterdayMorning", put_days.yesterday_morning.to_string()),
-        ("msgGetTotalTodayNow", status.stats.got_messages.to_string()),
-        ("msgGetTotalTodayMorning", get_days.today_morning.to_string()),
-        ("msgGetTotalYesterdayMorning", get_days.yesterday_morning.to_string()),
-        ("putMessageSizeTotal", status.stats.put_bytes.to_string()),
-        ("putMessageFailedTimes", status.stats.put_failures.to_string()),
-        ("dispatchBehindBytes", behind.max(0).to_string()),
-        ("commitLogMinOffset", status.min_offset.to_string()),
-        ("commitLogMaxOffset", status.max_offset.to_string()),
-        ("commitLogDiskRatio", format!("{plan_ratio:?}")),
-        ("consumeQueueDiskRatio", format!("{plan_ratio:?}")),
-        ("earliestMessageTimeStamp", earliest.to_string()),
-        ("consumerConnections", consumers.to_string()),
-        ("producerConnections", producers.to_string()),
-        ("pullsHeld", broker.hold.len().to_string()),
-    ])
 }
 
 /// This broker is a master without replicas.

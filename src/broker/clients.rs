@@ -352,7 +352,7 @@ impl Broker {
     /// Tells every member of a group that its members changed.
     fn tell_members(&self, group: &str) {
         let allowed = self.groups.get(group).is_none_or(|config| config.notify_consumer_ids_changed);
-        if !allowed || !self.config.notify_consumer_ids_changed {
+        if !allowed || !self.live.notify_consumer_ids_changed.load(Relaxed) {
             return;
         }
         let Some(consumers) = self.clients.consumer_group(group) else { return };

@@ -9,7 +9,10 @@
 //!
 //! Bound: [`MAX_FILTERS`] filters; one more is not taken, and its group's pulls are refused.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use parking_lot::RwLock;
 
@@ -199,6 +202,11 @@ impl Filters {
         self.table.read().get(topic)?.get(group).cloned()
     }
 
+    /// What a group filters a topic by, as the file has it.
+    pub(crate) fn json_of(&self, topic: &str, group: &str) -> Option<Json> {
+        self.get(topic, group).map(|filter| filter.to_json(topic, group, self.bloom))
+    }
+
     /// The bitmap of a message: the bits of every filter of the topic that lets it pass. `None` for a topic without
     /// filters.
     pub(crate) fn bitmap(&self, topic: &str, properties: Properties<'_>) -> Option<Vec<u8>> {
@@ -281,7 +289,7 @@ pub(super) fn compile(kind: &str, text: &str) -> Result<Expression, String> {
 impl Broker {
     /// Refuses expressions that are not by tags, unless `enablePropertyFilter` is set.
     pub(crate) fn check_kind(&self, kind: &str) -> Result<(), Refusal> {
-        if is_tags(kind) || self.config.property_filter {
+        if is_tags(kind) || self.live.property_filter.load(Relaxed) {
             return Ok(());
         }
         let remark = format!(

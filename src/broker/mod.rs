@@ -31,18 +31,22 @@ mod pop;
 mod progress;
 mod property_text;
 mod pull;
+mod put_times;
 mod query;
+mod queue_entries;
 mod rates;
 mod refusal;
 mod register;
 mod release;
 mod reply;
 mod retry;
+mod runtime;
 mod schedule;
 mod selection;
 mod send;
 mod send_header;
 mod send_queue;
+mod settings;
 mod timer;
 mod topics;
 mod transaction;
@@ -67,7 +71,6 @@ use crate::{
 };
 
 use {
-    admin::ConfigVersion,
     answers::Answers,
     clients::Clients,
     config_file::ConfigFile,
@@ -85,6 +88,7 @@ use {
     register::Register,
     schedule::Schedule,
     send_queue::{Kind, SendQueue},
+    settings::Settings,
     timer::Timer,
     topics::Topics,
     transaction::Transactions,
@@ -103,6 +107,9 @@ use {
 pub fn config_json(text: &[u8]) -> std::result::Result<String, String> {
     Json::parse(text).map(|json| json.pretty())
 }
+
+/// The greatest `maxMessageSize`.
+const WIDEST: usize = 0x4000_0000;
 
 /// Serves one request at once.
 type Answerer = fn(&Arc<Broker>, &Arc<Connection>, &Command) -> Result<Command, Refusal>;
@@ -134,6 +141,9 @@ const ROUTES: &[&[(i32, Route)]] = &[
     topics::ROUTES,
     groups::ROUTES,
     admin::ROUTES,
+    queue_entries::ROUTES,
+    settings::ROUTES,
+    runtime::ROUTES,
     progress::ROUTES,
     rates::ROUTES,
     connections::ROUTES,
@@ -153,6 +163,7 @@ fn route(code: i32) -> Option<Route> {
 pub struct Broker {
     pub(crate) config: BrokerConfig,
     pub(crate) store: Store,
+    pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) runtime: Runtime,
     /// When this broker started.
@@ -174,7 +185,7 @@ pub struct Broker {
     pub(crate) transactions: Transactions,
     pub(crate) timer: Timer,
     pub(crate) rates: Rates,
-    pub(crate) config_version: ConfigVersion,
+    pub(crate) settings: Settings,
     /// Messages that wait for a time, and half messages, of each topic.
     timed: Counts,
     halves: Counts,
@@ -445,7 +456,9 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
     let boot_time = clock.now();
     let mut config = config;
     config.store.ext_bitmap_bits = usize::try_from(config.bloom().bits()).unwrap_or(0);
-    let store = Store::open_with(config.store.clone(), Arc::clone(&vfs), Arc::clone(&clock))?;
+    // How long a message may be can change while the broker runs: `send` looks to it.
+    let open = crate::Config { max_message_size: WIDEST, ..config.store.clone() };
+    let store = Store::open_with(open, Arc::clone(&vfs), Arc::clone(&clock))?;
     let State { topics, groups, offsets, pop, schedule, filters, timed, halves } =
         load_state(&config, &vfs, &store, boot_time)?;
     let timer = Timer::load(&config, &vfs, &store, boot_time)?;
@@ -456,6 +469,7 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
     let hot_bytes = pull::hot_bytes(&*vfs, config.in_memory_percent);
     Ok(Broker {
         store,
+        vfs,
         clock,
         runtime: Runtime::current(),
         boot_time,
@@ -474,7 +488,7 @@ fn open(config: BrokerConfig, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Resul
         transactions: Transactions::default(),
         timer,
         rates: Rates::default(),
-        config_version: ConfigVersion::new(boot_time),
+        settings: Settings::new(boot_time),
         timed,
         halves,
         sends: SendQueue::default(),

@@ -266,7 +266,8 @@ fn pull(
     let (code, status) = code_of(header, &found);
     let suspend = may_wait && code == response::PULL_NOT_FOUND && header.has(flag::SUSPEND);
     if suspend && let Some(queue) = found.queue {
-        let ms = if broker.config.long_polling { header.suspend_ms } else { broker.config.short_polling_ms };
+        let long = broker.live.long_polling.load(Relaxed);
+        let ms = if long { header.suspend_ms } else { broker.live.short_polling_ms.load(Relaxed) };
         return Ok(Outcome::Wait(Wait {
             topic: topic.name.clone(),
             queue_id: header.queue_id,
@@ -404,11 +405,14 @@ fn read(broker: &Broker, header: &Header<'_>, topic: &TopicConfig, filter: &Sele
         return Ok(Found { queue: None, reset: true, result });
     }
     let result = broker.store.fetch_raw(&GetRequest {
-        max_messages: header.max_messages.min(at_most(broker.config.max_pull_messages)),
-        max_bytes: header.max_bytes.min(at_most(broker.config.max_pull_bytes)),
+        max_messages: header.max_messages.min(at_most(broker.live.max_pull_messages.load(Relaxed))),
+        max_bytes: header.max_bytes.min(at_most(broker.live.max_pull_bytes.load(Relaxed))),
         filter: if filter.is_all() { None } else { Some(filter) },
         ..GetRequest::new(queue, QueueOffset(header.offset))
     })?;
+    if result.status != GetStatus::Found {
+        broker.rates.missed();
+    }
     Ok(Found { queue: Some(queue), reset: false, result })
 }
 

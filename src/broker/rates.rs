@@ -1,12 +1,15 @@
 //! How fast messages come and go, for operators.
 //!
-//! Owns a few samples of each counter, taken every [`PERIOD`]. Nothing is counted on the way of a message: topics are
-//! measured by the ends of their queues, groups by the offsets that they committed, the broker by the store's counters.
+//! Owns a few samples of each counter, taken every [`PERIOD`]. Nothing is counted on the way of a message, only pulls
+//! in vain: topics are measured by the ends of their queues, groups by the offsets that they committed, the broker by the store's counters.
 //! VIEW_BROKER_STATS_DATA 315 is answered from them. Called by the sampling timer and by operators.
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -25,6 +28,8 @@ use crate::{
 pub(crate) const PERIOD: Duration = Duration::from_secs(10);
 /// Samples of a topic or group: a minute.
 const MINUTE: usize = 7;
+/// Samples in a minute.
+const A_MINUTE: u64 = 6;
 /// Samples of the broker: ten minutes.
 const TEN_MINUTES: usize = 61;
 /// Samples between two that are kept for an hour, and how many of those.
@@ -32,6 +37,9 @@ const FOR_THE_HOUR: (u64, usize) = (60, 7);
 /// As above, for a day.
 const FOR_THE_DAY: (u64, usize) = (360, 25);
 const DAY_MS: i64 = 86_400_000;
+/// Under these the samples of the whole broker stand; no topic and no group in a topic is called so.
+const ALL_PUTS: &str = "@put";
+const ALL_GETS: &str = "@get";
 
 /// A counter at several moments.
 #[derive(Debug, Default)]
@@ -113,6 +121,9 @@ struct Inner {
     at: Duration,
     puts: Series,
     gets: Series,
+    misses: Series,
+    /// Messages that came into the timer wheel, and that left it.
+    timed: [Series; 2],
     put_days: Days,
     get_days: Days,
     /// Days since 1970, local time, of the last sample.
@@ -121,7 +132,7 @@ struct Inner {
 
 /// The samples.
 #[derive(Debug, Default)]
-pub(crate) struct Rates(Mutex<Inner>);
+pub(crate) struct Rates(Mutex<Inner>, AtomicU64);
 
 impl Rates {
     /// Messages a second that the topic got over the last minute.
@@ -135,11 +146,22 @@ impl Rates {
         self.0.lock().named.get(&key).map_or(0.0, |named| named.minute.per_second(MINUTE))
     }
 
-    /// Puts and gets a second of the whole broker over ten seconds, one minute and ten minutes.
-    pub(crate) fn broker(&self) -> ([f64; 3], [f64; 3]) {
+    /// Puts, gets and pulls in vain a second of the whole broker over ten seconds, one minute and ten minutes.
+    pub(crate) fn broker(&self) -> [[f64; 3]; 3] {
         let inner = self.0.lock();
-        let three = |series: &Series| [1, 6, 60].map(|samples| series.per_second(samples));
-        (three(&inner.puts), three(&inner.gets))
+        [&inner.puts, &inner.gets, &inner.misses]
+            .map(|series| [1, 6, 60].map(|samples| series.per_second(samples)))
+    }
+
+    /// Messages a second that came into the timer wheel, and that left it, over the last minute.
+    pub(crate) fn timers(&self) -> (f64, f64) {
+        let inner = self.0.lock();
+        (inner.timed[0].per_second(MINUTE), inner.timed[1].per_second(MINUTE))
+    }
+
+    /// Counts a pull that found nothing, which the store does not tell from others.
+    pub(crate) fn missed(&self) {
+        self.1.fetch_add(1, Relaxed);
     }
 
     /// Puts and gets at the last midnights, counted since the start.
@@ -150,6 +172,13 @@ impl Rates {
 }
 
 impl Broker {
+    /// Messages that ever came into the timer wheel, and that left it.
+    fn timed_so_far(&self) -> [u64; 2] {
+        let end = self.end_of(self.store.find_queue(names::TIMER_TOPIC, 0));
+        let [_, outside, waiting] = self.timer.figures(self).unwrap_or_default();
+        [end - outside, end - outside - waiting].map(|count| u64::try_from(count).unwrap_or(0))
+    }
+
     /// Takes a sample of everything.
     pub(crate) fn sample_rates(&self) {
         let mut values: HashMap<String, u64> = HashMap::new();
@@ -162,11 +191,17 @@ impl Broker {
         });
         let now = self.clock.monotonic();
         let stats = self.store.status().stats;
+        values.extend([(ALL_PUTS.to_owned(), stats.puts), (ALL_GETS.to_owned(), stats.got_messages)]);
+        let timed = self.timed_so_far();
         let wall = self.clock.now();
         let day = (wall.get() + self.clock.utc_offset(wall) * 1_000).div_euclid(DAY_MS);
         let mut inner = self.rates.0.lock();
         inner.puts.push(now, stats.puts, TEN_MINUTES);
         inner.gets.push(now, stats.got_messages, TEN_MINUTES);
+        inner.misses.push(now, self.rates.1.load(Relaxed), TEN_MINUTES);
+        for (series, count) in inner.timed.iter_mut().zip(timed) {
+            series.push(now, count, MINUTE);
+        }
         inner.named.retain(|name, _| values.contains_key(name));
         let (turn, before) = (inner.turn, inner.at);
         for (name, value) in values {
@@ -184,6 +219,9 @@ impl Broker {
                 .push(turn, now, value);
         }
         (inner.turn, inner.at) = (turn + 1, now);
+        if turn.is_multiple_of(A_MINUTE) {
+            self.sends.times.begin();
+        }
         if inner.day.replace(day).is_some_and(|before| before != day) {
             let next =
                 |days: Days, count| Days { yesterday_morning: days.today_morning, today_morning: count };
@@ -196,15 +234,18 @@ impl Broker {
 /// The codes that this file answers.
 pub(super) const ROUTES: &[(i32, Route)] = &[(request::VIEW_BROKER_STATS_DATA, Route::Answer(view))];
 
-/// Messages of a topic (`TOPIC_PUT_NUMS`) and of a group in it (`GROUP_GET_NUMS`); other figures are not kept.
+/// Messages of a topic (`TOPIC_PUT_NUMS`), of a group in it (`GROUP_GET_NUMS`), and of the whole broker under its
+/// cluster's name (`BROKER_PUT_NUMS`, `BROKER_GET_NUMS`); other figures are not kept.
 fn view(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
     let (name, key) = (cmd.fields.text("statsName")?, cmd.fields.text("statsKey")?);
     let kept = match name {
-        "TOPIC_PUT_NUMS" => !key.contains('@'),
-        "GROUP_GET_NUMS" => key.contains('@'),
-        _ => false,
+        "TOPIC_PUT_NUMS" if !key.contains('@') => Some(key),
+        "GROUP_GET_NUMS" if key.find('@').is_some_and(|at| at > 0) => Some(key),
+        "BROKER_PUT_NUMS" if key == broker.config.cluster => Some(ALL_PUTS),
+        "BROKER_GET_NUMS" if key == broker.config.cluster => Some(ALL_GETS),
+        _ => None,
     };
-    let growth = kept.then(|| broker.rates.0.lock().named.get(key).map(Named::growth)).flatten();
+    let growth = kept.and_then(|kept| broker.rates.0.lock().named.get(kept).map(Named::growth));
     let growth = growth.ok_or_else(|| {
         let remark = format!("The stats <{}> <{}> not exist", names::shorten(name), names::shorten(key));
         Refusal::new(response::SYSTEM_ERROR, remark)

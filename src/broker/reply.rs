@@ -4,7 +4,11 @@
 //! to that client as PUSH_REPLY_MESSAGE_TO_CLIENT 326, a request that the client answers; whether it did is what the
 //! consumer is told. With `storeReplyMessageEnable` the message is stored as well.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -118,7 +122,7 @@ fn prepare(broker: &Arc<Broker>, conn: &Connection, cmd: &Command) -> Result<Rep
         asked if asked < 0 => broker.any_queue(topic.write_queues),
         asked => asked,
     };
-    let trace_on = broker.live.trace_on.load(std::sync::atomic::Ordering::Relaxed).to_string();
+    let trace_on = broker.live.trace_on.load(Relaxed).to_string();
     let added =
         [(properties::MSG_REGION, broker.config.region_id.as_str()), (properties::TRACE_ON, &trace_on)];
     let text = rewritten(header.properties.as_bytes(), &send::RESERVED, &added);
@@ -149,7 +153,8 @@ fn prepare(broker: &Arc<Broker>, conn: &Connection, cmd: &Command) -> Result<Rep
         .with_field("reconsumeTimes", header.reconsume_times)
         .with_field("unitMode", header.unit_mode)
         .with_body(body.clone());
-    let keep = broker.config.store_replies && !body.is_empty();
+    let fits = (1..=broker.live.max_message_size.load(Relaxed)).contains(&body.len());
+    let keep = fits && broker.live.store_replies.load(Relaxed);
     let stored = keep.then(|| broker.queue_of(&topic, queue_id)).transpose()?.map(|queue| Stored {
         queue,
         body,

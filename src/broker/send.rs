@@ -209,6 +209,10 @@ fn prepare(broker: &Arc<Broker>, conn: &Connection, request: &Command) -> Result
     if body.is_empty() {
         return Err(illegal("a message needs a body"));
     }
+    let limit = broker.live.max_message_size.load(Relaxed);
+    if body.len() > limit {
+        return Err(too_large(limit));
+    }
     if header.batch {
         prepared.parts = batch_parts(broker, &header, &marks, &body)?;
         if topic.takes_batches() {
@@ -286,7 +290,7 @@ fn single_part(
     // Consumers of old releases send what they retry with the mark that it had as a half message.
     let retried = header.topic.starts_with(names::RETRY_PREFIX) || header.reconsume_times > 0 && level > 0;
     let half = marks.transaction && !retried;
-    if half && broker.config.reject_transactions {
+    if half && broker.live.reject_transactions.load(Relaxed) {
         let host = broker.store_host.ip();
         let remark = format!("the broker[{host}] sending transaction message is forbidden");
         return Err(Refusal::new(response::NO_PERMISSION, remark));
@@ -368,10 +372,6 @@ fn batch_parts(
     }
     if marks.delay_level > 0 || marks.transaction || marks.timer.is_there() {
         return Err(illegal("a batch cannot be delayed nor be part of a transaction"));
-    }
-    let limit = broker.config.store.max_message_size;
-    if body.len() > limit {
-        return Err(too_large(limit));
     }
     let parts = batch_body::split(body).ok_or_else(|| illegal("the body is no batch of messages"))?;
     for part in &parts {
@@ -530,7 +530,7 @@ fn answer_all(broker: &Broker, conn: &Arc<Connection>, singles: &mut [Prepared],
 
 /// Why a message was not stored: RocketMQ's remark, and what happened here.
 pub(super) fn put_refusal(broker: &Broker, error: &Error) -> Refusal {
-    let limit = broker.config.store.max_message_size;
+    let limit = broker.live.max_message_size.load(Relaxed);
     match error.put_status() {
         PutStatus::MessageIllegal | PutStatus::PropertiesSizeExceeded
             if matches!(error, Error::BodyTooLarge { .. } | Error::PropertiesTooLarge { .. }) =>

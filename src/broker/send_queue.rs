@@ -30,7 +30,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Broker, Refusal, worker::Worker};
+use super::{Broker, Refusal, put_times::PutTimes, worker::Worker};
 use crate::{
     error::Result,
     remoting::{Command, Connection, codes::response},
@@ -73,7 +73,7 @@ impl Kind {
     }
 
     /// How many may wait.
-    const fn capacity(self, broker: &Broker) -> usize {
+    pub(super) const fn capacity(self, broker: &Broker) -> usize {
         match self {
             Self::Send => broker.config.send_queue_capacity,
             Self::Transaction => broker.config.transaction_queue_capacity,
@@ -137,6 +137,8 @@ impl State {
 pub(crate) struct SendQueue {
     state: Mutex<State>,
     watch: Worker,
+    /// How long jobs were at work.
+    pub(super) times: PutTimes,
 }
 
 impl fmt::Debug for SendQueue {
@@ -161,9 +163,10 @@ impl Drop for AtWork<'_> {
 }
 
 /// Does a job. The caller is at work.
-fn work(broker: &Arc<Broker>, job: impl FnOnce(Turn<'_>)) {
+fn work(broker: &Arc<Broker>, since: Duration, job: impl FnOnce(Turn<'_>)) {
     let at_work = AtWork(broker);
     job(Turn::Work(broker));
+    broker.sends.times.note(broker.clock.monotonic().saturating_sub(since));
     drop(at_work);
 }
 
@@ -213,7 +216,7 @@ impl SendQueue {
         if state.at_work.is_none() {
             state.at_work = Some(now);
             drop(state);
-            work(broker, job);
+            work(broker, now, job);
             return self.go_on(broker);
         }
         let limit = Duration::from_millis(broker.live.busy_after_ms.load(Relaxed));
@@ -238,14 +241,15 @@ impl SendQueue {
     /// Does what waits. The caller is at work.
     fn go_on(&self, broker: &Arc<Broker>) {
         for _ in 0..TURNS {
+            let since = broker.clock.monotonic();
             let next = {
                 let mut state = self.state.lock();
                 let next = state.waiting.pop_front();
-                state.at_work = next.as_ref().map(|_| broker.clock.monotonic());
+                state.at_work = next.as_ref().map(|_| since);
                 next
             };
             let Some(next) = next else { return };
-            work(broker, next.job);
+            work(broker, since, next.job);
         }
         hand_on(broker);
     }

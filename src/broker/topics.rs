@@ -406,7 +406,7 @@ fn update_and_create(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command)
 /// Checks that a topic may be called so and made by a request.
 fn check(broker: &Broker, name: &str) -> Result<(), Refusal> {
     names::check_topic(name)?;
-    if broker.is_system_topic(name) && broker.config.validate_system_topic {
+    if broker.is_system_topic(name) && broker.live.validate_system_topic.load(Relaxed) {
         return Err(of_the_system(name));
     }
     Ok(())

@@ -69,6 +69,7 @@ fn configure(args: &Args) -> Result<BrokerConfig, Failure> {
         for warning in config.read(&text).map_err(|e| format!("{}: {e}", file.display()))? {
             tracing::warn!("{}: {warning}", file.display());
         }
+        config.file = Some(file.clone());
     } else {
         // Without a file nobody said what is wanted: let clients that trace do so.
         config.set("traceTopicEnable", "true")?;

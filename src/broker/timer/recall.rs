@@ -130,10 +130,11 @@ fn too_late() -> Refusal {
 /// The checks that a recall must pass, and what it names.
 fn check(broker: &Broker, cmd: &Command) -> Result<Recalled, Refusal> {
     let forbidden = |code, remark: &str| Err(Refusal::new(code, remark));
-    if !broker.config.recall_messages {
+    if !broker.live.recall_messages.load(Relaxed) {
         return forbidden(response::NO_PERMISSION, "recall failed, operation is forbidden");
     }
-    if !perm::is_writeable(broker.live.permission.load(Relaxed)) && !broker.config.recall_when_not_writeable {
+    let (live, closed) = (&broker.live, !perm::is_writeable(broker.live.permission.load(Relaxed)));
+    if closed && !live.recall_when_not_writeable.load(Relaxed) {
         return forbidden(response::SERVICE_NOT_AVAILABLE, "recall failed, broker service not available");
     }
     let topic = cmd.fields.text("topic")?;

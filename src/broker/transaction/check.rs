@@ -5,7 +5,7 @@
 //! What was not is put again behind all others, so that the queue can be done up to any point, and its producer is asked
 //! about the new copy. Then both queues' offsets move on; what a pass did is synced before that.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::{HALF_QUEUE, half::Half, ops};
 use crate::{
@@ -64,9 +64,9 @@ impl Rules {
     fn of(broker: &Broker, start: StoreTimestamp) -> Self {
         Self {
             start: start.get(),
-            timeout_ms: broker.config.transaction_timeout_ms(),
-            max_checks: broker.config.transaction_check_max,
-            reserved_ms: i64::try_from(broker.config.store.file_reserved_hours)
+            timeout_ms: broker.live.transaction_timeout_ms(),
+            max_checks: broker.live.transaction_check_max.load(Relaxed),
+            reserved_ms: i64::try_from(broker.live.file_reserved_hours.load(Relaxed))
                 .unwrap_or(i64::MAX / 3_600_000)
                 * 3_600_000,
         }

@@ -87,7 +87,7 @@ fn check(broker: &Broker, cmd: &Command, half: &Half<'_>) -> Result<(), Refusal>
     if let Some(immunity) = half.immunity_ms
         && !from_check
         && broker.clock.now().get() - half.record.born_timestamp.get()
-            > immunity.max(broker.config.transaction_timeout_ms())
+            > immunity.max(broker.live.transaction_timeout_ms())
     {
         let remark = "the time that the half message gave its producer has passed: it will be asked";
         return Err(Refusal::new(response::ILLEGAL_OPERATION, remark));

@@ -17,7 +17,10 @@ mod half;
 mod ops;
 mod resume;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 pub(super) use half::Parked;
 
@@ -43,20 +46,20 @@ pub(crate) struct Transactions {
 impl Transactions {
     /// Starts the thread.
     pub(crate) fn start(broker: &Arc<Broker>) -> Result<()> {
-        let interval = Duration::from_millis(broker.config.transaction_check_interval_ms);
-        let mut next_check = broker.clock.monotonic() + interval;
+        let mut last_check = broker.clock.monotonic();
         let mut checker = check::Checker::new(broker.clock.now());
         broker.transactions.worker.start("transactions", broker, move |broker| {
             if let Err(error) = broker.transactions.ops.write_due(broker) {
                 tracing::warn!(%error, "ended transactions not written down, trying again");
                 return TURN;
             }
+            let interval = Duration::from_millis(broker.live.transaction_check_interval_ms.load(Relaxed));
             let now = broker.clock.monotonic();
-            if now >= next_check {
-                next_check = now + interval;
+            if now >= last_check + interval {
+                last_check = now;
                 checker.check(broker);
             }
-            let until_check = next_check.saturating_sub(broker.clock.monotonic());
+            let until_check = (last_check + interval).saturating_sub(broker.clock.monotonic());
             until_check.min(broker.transactions.ops.until_due(broker)).min(TURN)
         })
     }
