@@ -118,8 +118,7 @@ pub(super) fn of_topic(
 ) -> Result<BTreeMap<String, String>, Refusal> {
     let changes = parse(text)?;
     if changes.contains(&(MESSAGE_TYPE, Some(MIXED))) {
-        let why = format!("{MESSAGE_TYPE}={MIXED} is not supported");
-        return Err(Refusal::new(response::INVALID_PARAMETER, why));
+        return Err(Refusal::new(response::INVALID_PARAMETER, "MIXED message type is not supported."));
     }
     for (name, value) in &changes {
         let known = OF_TOPICS

@@ -292,10 +292,8 @@ impl Broker {
         if is_tags(kind) || self.live.property_filter.load(Relaxed) {
             return Ok(());
         }
-        let remark = format!(
-            "The broker does not support consumer to filter message by {}: enablePropertyFilter is false",
-            names::shorten(kind)
-        );
+        let kind = names::shorten(kind);
+        let remark = format!("The broker does not support consumer to filter message by {kind}");
         Err(Refusal::new(response::SYSTEM_ERROR, remark))
     }
 

@@ -326,7 +326,7 @@ impl Broker {
         if let Some(group) = self.groups.get(name) {
             return Some(group);
         }
-        if !names::is_group(name)
+        if !names::is_new_group(name)
             || !(self.live.auto_create_group.load(Relaxed) || SYSTEM_GROUPS.contains(&name))
         {
             return None;
@@ -356,6 +356,7 @@ pub(super) const ROUTES: &[(i32, Route)] = &[
     (request::DELETE_SUBSCRIPTIONGROUP, Route::Answer(delete)),
     (request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG, Route::Answer(get_all)),
     (request::GET_SUBSCRIPTIONGROUP_CONFIG, Route::Answer(get_one)),
+    (request::UPDATE_AND_GET_GROUP_FORBIDDEN, Route::Answer(forbid)),
 ];
 
 fn update_and_create(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
@@ -382,7 +383,7 @@ fn update_and_create_all(
 
 /// The group that a request describes.
 fn wanted(broker: &Broker, json: &Json) -> Result<GroupConfig, Refusal> {
-    names::check_group(json.text_of("groupName").unwrap_or(""))?;
+    names::check_new_group(json.text_of("groupName").unwrap_or(""))?;
     let group = GroupConfig::from_json(json)
         .ok_or_else(|| Refusal::new(response::INVALID_PARAMETER, "the body is no subscription group"))?;
     let old = broker.groups.get(&group.name);

@@ -10,8 +10,11 @@ use super::Refusal;
 
 /// The longest topic that a client may create.
 pub(crate) const MAX_TOPIC: usize = 127;
-/// The longest group, and the longest topic that the broker makes from one.
+/// The longest topic that the broker makes from a group.
 pub(crate) const MAX_NAME: usize = 255;
+/// The longest group that is made: a topic for retries of POP consumption can be named after it and any topic. Older
+/// brokers made longer ones, which stay.
+pub(crate) const MAX_NEW_GROUP: usize = 120;
 /// Where messages wait for their next try: `%RETRY%group`.
 pub(crate) const RETRY_PREFIX: &str = "%RETRY%";
 /// Where messages end after their last try: `%DLQ%group`.
@@ -116,8 +119,13 @@ pub(crate) fn check_topic(name: &str) -> Result<(), Refusal> {
     }
     let why = if name.trim().is_empty() {
         "The specified topic is blank.".to_owned()
+    } else if is_plain(name) && [RETRY_PREFIX, DLQ_PREFIX].iter().any(|prefix| name.starts_with(prefix)) {
+        let name = shorten(name);
+        format!(
+            "The specified topic is DLQ or Retry topic: {name}, and it's longer than topic max length: {MAX_NAME}"
+        )
     } else if is_plain(name) {
-        format!("The specified topic is longer than topic max length {MAX_TOPIC}.")
+        format!("The specified topic: {}, is longer than topic max length: {MAX_TOPIC}", shorten(name))
     } else {
         let name = shorten(name);
         format!("The specified topic: {name}, contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$")
@@ -127,22 +135,34 @@ pub(crate) fn check_topic(name: &str) -> Result<(), Refusal> {
 
 /// Refuses what cannot be a group.
 pub(crate) fn check_group(name: &str) -> Result<(), Refusal> {
-    if is_group(name) {
-        return Ok(());
-    }
-    Err(Refusal::new(
-        response::INVALID_PARAMETER,
-        format!(
-            "{:?} cannot be a group: 1 to {} characters of %|a-zA-Z0-9_-",
-            shorten(name),
-            MAX_NAME - RETRY_PREFIX.len()
-        ),
-    ))
+    if is_group(name) { Ok(()) } else { Err(no_group(name)) }
+}
+
+/// Refuses what cannot be a group that is made now.
+pub(crate) fn check_new_group(name: &str) -> Result<(), Refusal> {
+    if is_new_group(name) { Ok(()) } else { Err(no_group(name)) }
+}
+
+/// Whether `name` may be a group that is made now.
+pub(crate) fn is_new_group(name: &str) -> bool {
+    is_group(name) && name.len() <= MAX_NEW_GROUP
+}
+
+fn no_group(name: &str) -> Refusal {
+    let shown = shorten(name);
+    let why = if name.trim().is_empty() {
+        "The specified group is blank.".to_owned()
+    } else if is_plain(name) {
+        format!("The specified group: {shown}, is longer than group max length: {MAX_NEW_GROUP}")
+    } else {
+        format!("The specified group: {shown}, contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$")
+    };
+    Refusal::new(response::INVALID_PARAMETER, why)
 }
 
 /// A name from the network, cut for a remark.
 pub(crate) fn shorten(name: &str) -> String {
-    name.chars().take(160).collect()
+    name.chars().take(512).collect()
 }
 
 #[cfg(test)]
@@ -158,6 +178,7 @@ mod tests {
         }
         assert!(!is_group("a@b") && !is_group("") && !is_group(&"x".repeat(249)));
         assert!(is_topic(&"x".repeat(127)) && is_topic("a|b-c_d%e") && is_group(&"g".repeat(248)));
+        assert!(is_new_group(&"g".repeat(120)) && !is_new_group(&"g".repeat(121)) && !is_new_group("a@b"));
         for bad in ["a+b", "%DLQ%a+b", "%RETRY%+b", "%RETRY%a+", "%RETRY%a+b+c", "%RETRY%a+../b"] {
             assert!(!is_topic(bad), "{bad:?}");
         }

@@ -337,7 +337,10 @@ fn filter_of(broker: &Broker, header: &Header<'_>, group: &GroupConfig) -> Resul
         if filters::is_tags(header.expression_type) {
             return Ok(by_tags(if elsewhere { "*" } else { header.subscription }));
         }
-        let expression = broker.compile(header.expression_type, header.subscription)?;
+        broker.check_kind(header.expression_type)?;
+        let expression = filters::compile(header.expression_type, header.subscription)
+            .map_err(|why| Refusal::unreadable_subscription(&why))?;
+        let expression = Arc::new(expression);
         return Ok(if elsewhere { by_tags("*") } else { Selection::Expression(expression) });
     }
     let manner = broker.clients.manner(&group.name).ok_or_else(|| Refusal::not_subscribed("group info"))?;

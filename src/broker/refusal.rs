@@ -55,6 +55,12 @@ impl Refusal {
         Self::new(response::SUBSCRIPTION_NOT_EXIST, format!("the consumer's {what} not exist{FURTHER}"))
     }
 
+    /// What a pull or a pop subscribes to cannot be read; the log says why.
+    pub(super) fn unreadable_subscription(why: &str) -> Self {
+        tracing::info!(why, "a subscription cannot be read");
+        Self::new(response::SUBSCRIPTION_PARSE_FAILED, "parse the consumer's subscription failed")
+    }
+
     /// A group that is there may not consume.
     pub(super) fn group_may_not_consume(group: &str) -> Self {
         Self::new(response::NO_PERMISSION, format!("subscription group no permission, {group}"))

@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// Topics that no client may send to: the broker writes them itself.
-const NOT_FOR_CLIENTS: [&str; 7] = [
+const NOT_FOR_CLIENTS: [&str; 9] = [
     names::SCHEDULE_TOPIC,
     names::HALF_TOPIC,
     names::OP_HALF_TOPIC,
@@ -47,6 +47,8 @@ const NOT_FOR_CLIENTS: [&str; 7] = [
     names::TIMER_TOPIC,
     "SELF_TEST_TOPIC",
     "OFFSET_MOVED_EVENT",
+    "RMQ_SYS_ROCKSDB_TRANS_HALF_TOPIC",
+    "RMQ_SYS_ROCKSDB_TRANS_OP_HALF_TOPIC",
 ];
 /// Properties that only brokers and the store set.
 pub(super) const RESERVED: [&str; 3] = [POP_CHECK, properties::CRC32, properties::INNER_MULTI_QUEUE_OFFSET];
@@ -368,7 +370,7 @@ fn batch_parts(
     body: &Bytes,
 ) -> Result<Vec<Part>, Refusal> {
     if header.topic.starts_with(names::RETRY_PREFIX) {
-        return Err(illegal(format!("no batch can go to the retry topic {}", header.topic)));
+        return Err(illegal(format!("batch request does not support retry group {}", header.topic)));
     }
     if marks.delay_level > 0 || marks.transaction || marks.timer.is_there() {
         return Err(illegal("a batch cannot be delayed nor be part of a transaction"));

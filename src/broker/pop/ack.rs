@@ -3,7 +3,7 @@
 //! An acknowledgement becomes a record of the revive topic, behind the check point that it belongs to; the answer goes
 //! out when it is as durable as the store promises. What was popped in order moves the group on instead.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use super::{
     admission::{InHand, bounds},
@@ -29,7 +29,7 @@ pub(super) fn one(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
 
 /// BATCH_ACK_MESSAGE.
 pub(super) fn batch(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: Command) {
-    let stored = ack_batch(broker, &cmd);
+    let stored = ack_batch(broker, conn, &cmd);
     answer(broker, conn, &cmd, stored, cmd.reply(response::SUCCESS));
 }
 
@@ -42,7 +42,7 @@ fn ack<'a>(
     let info = ExtraInfo::read(cmd.fields.text("extraInfo")?, broker.config.revive_queues)?;
     if info.is_ordered() {
         let place = Place { topic: message.topic, group: message.group, queue: message.queue };
-        in_order(broker, place, message.offset, &info)?;
+        in_order(broker, place, message.offset, &info, conn.peer())?;
         return Ok(None);
     }
     put(broker, &[record_of(broker, &message, &info)])
@@ -62,7 +62,13 @@ pub(super) fn record_of(broker: &Broker, message: &InHand<'_>, info: &ExtraInfo)
 }
 
 /// Notes an acknowledgement in order; the queue may give the group the next messages.
-fn in_order(broker: &Arc<Broker>, place: Place<'_>, offset: i64, info: &ExtraInfo) -> Result<(), Refusal> {
+fn in_order(
+    broker: &Arc<Broker>,
+    place: Place<'_>,
+    offset: i64,
+    info: &ExtraInfo,
+    peer: SocketAddr,
+) -> Result<(), Refusal> {
     let Place { topic, group, queue } = place;
     let one_at_a_time = broker.pop.lock(topic, group);
     if broker.offsets.query(group, topic, queue).is_some_and(|at| offset < at) {
@@ -76,8 +82,10 @@ fn in_order(broker: &Arc<Broker>, place: Place<'_>, offset: i64, info: &ExtraInf
         }
         Acked::Stale => return Ok(()),
         Acked::Illegal => {
-            let remark =
-                format!("offset {offset} of {topic} is not among the messages that {group} popped last");
+            let old = broker.offsets.query(group, topic, queue).unwrap_or(-1);
+            let remark = format!(
+                "offset is illegal, key:{topic}@{group}@{queue}, old:{old}, commit:{offset}, next:-1, /{peer}"
+            );
             return Err(Refusal::new(response::MESSAGE_ILLEGAL, remark));
         }
     }
@@ -90,7 +98,11 @@ fn in_order(broker: &Arc<Broker>, place: Place<'_>, offset: i64, info: &ExtraInf
     Ok(())
 }
 
-fn ack_batch<'a>(broker: &'a Arc<Broker>, cmd: &Command) -> Result<Option<Appended<'a>>, Refusal> {
+fn ack_batch<'a>(
+    broker: &'a Arc<Broker>,
+    conn: &Connection,
+    cmd: &Command,
+) -> Result<Option<Appended<'a>>, Refusal> {
     let none = || Refusal::new(response::NO_MESSAGE, "the body names no messages");
     if cmd.body.is_empty() {
         return Err(none());
@@ -104,7 +116,7 @@ fn ack_batch<'a>(broker: &'a Arc<Broker>, cmd: &Command) -> Result<Option<Append
     let parts = acks.iter().map(|json| Part::read(json, broker.config.revive_queues, &mut room));
     let mut records = Vec::new();
     for part in parts.collect::<Result<Vec<_>, _>>()? {
-        records.extend(part.note(broker)?);
+        records.extend(part.note(broker, conn.peer())?);
     }
     put(broker, &records)
 }
@@ -154,14 +166,14 @@ impl Part {
     }
 
     /// Notes what is in order; gives the record for the rest. Offsets outside of the queue are passed over.
-    fn note(self, broker: &Arc<Broker>) -> Result<Option<Record>, Refusal> {
+    fn note(self, broker: &Arc<Broker>, peer: SocketAddr) -> Result<Option<Record>, Refusal> {
         let (min, max) = bounds(broker, &self.topic, self.queue);
         let offsets = self.marked.iter().filter_map(|bit| self.info.start.checked_add(*bit));
         let offsets: Vec<i64> = offsets.filter(|offset| (min..=max).contains(offset)).collect();
         if self.info.is_ordered() {
             let place = Place { topic: &self.topic, group: &self.group, queue: self.queue };
             for offset in offsets {
-                in_order(broker, place, offset, &self.info)?;
+                in_order(broker, place, offset, &self.info, peer)?;
             }
             return Ok(None);
         }

@@ -192,13 +192,12 @@ pub(super) fn set_mode(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command)
     let topic = json.text_of("topic").unwrap_or("");
     names::check_topic(topic)?;
     if topic.starts_with(names::RETRY_PREFIX) {
-        return Err(Refusal::new(response::NO_PERMISSION, "the mode of a retry topic cannot be set"));
+        return Err(Refusal::new(response::NO_PERMISSION, "retry topic is not allowed to set mode"));
     }
     broker.known_topic(topic)?;
     let name = json.text_of("consumerGroup").unwrap_or("");
     let group = broker.group(name).ok_or_else(|| {
-        let remark = format!("there is no group {}", names::shorten(name));
-        Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, remark)
+        Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, "subscription group does not exist")
     })?;
     let mode = Mode::read(&json)
         .ok_or_else(|| Refusal::new(response::INVALID_PARAMETER, "mode must be PULL or POP"))?;

@@ -315,10 +315,7 @@ fn filter_of(header: &Header<'_>) -> Result<Selection, Refusal> {
         return Ok(Selection::Tags(TagFilter::parse(header.expression)));
     }
     let expression = filters::compile(header.expression_type, header.expression);
-    let refuse = |why| {
-        let remark = format!("parse the consumer's subscription failed: {why}");
-        Refusal::new(response::SUBSCRIPTION_PARSE_FAILED, remark)
-    };
+    let refuse = |why: String| Refusal::unreadable_subscription(&why);
     Ok(Selection::Expression(Arc::new(expression.map_err(refuse)?)))
 }
 

@@ -40,31 +40,38 @@ impl Timed {
             return Ok(None);
         }
         if !broker.config.timer_wheel {
-            let remark =
-                "this broker delivers at no arbitrary time (timerWheelEnable=false): use a delay level";
+            let remark = "accurate timer message is not enabled, timerWheelEnable is false";
             return Err(Refusal::new(response::SYSTEM_ERROR, remark));
         }
         let now = broker.clock.now().get();
-        let illegal = |remark: String| Refusal::new(response::MESSAGE_ILLEGAL, remark);
-        let due = ask
-            .due_ms(now)
-            .ok_or_else(|| illegal("the time of delivery is no whole number of its unit".to_owned()))?;
+        let most = i64::try_from(broker.config.timer_max_delay_s).unwrap_or(i64::MAX).saturating_mul(1_000);
+        let illegal = || {
+            let remark = format!(
+                "timer message illegal, the delay time should not be bigger than the max delay {most}ms; or if set del \
+                 msg, the delay time should be bigger than the current time"
+            );
+            Refusal::new(response::MESSAGE_ILLEGAL, remark)
+        };
+        let due = ask.due_ms(now).ok_or_else(illegal)?;
         if due <= now {
             if ask.deletes {
-                return Err(illegal("what takes a timed message back must be due in the future".to_owned()));
+                return Err(illegal());
             }
             return Ok(None);
         }
-        let most = broker.config.timer_max_delay_s;
-        if due - now > i64::try_from(most).unwrap_or(i64::MAX).saturating_mul(1_000) {
-            let remark = format!("the time of delivery is more than {most} seconds away (timerMaxDelaySec)");
-            return Err(illegal(remark));
+        if due - now > most {
+            return Err(illegal());
         }
         // The time before it: everything of a time is delivered when that time is over.
         let precision = broker.config.timer_precision_ms();
         let out_ms = (due - 1).div_euclid(precision) * precision;
         if is_crowded(broker, out_ms) {
-            let remark = "too many messages are due at that second (timerCongestNumEachSlot), choose another";
+            let from = i64::from(broker.config.timer_congestion);
+            let to = from * 2;
+            let remark = format!(
+                "timer message is under flow control, max num limit is {to} or the current value is greater than {from} \
+                 and less than {to}, trigger random flow control"
+            );
             return Err(Refusal::new(response::SYSTEM_ERROR, remark));
         }
         Ok(Some(Self {

@@ -149,7 +149,7 @@ fn check(broker: &Broker, cmd: &Command) -> Result<Recalled, Refusal> {
         return forbidden(response::ILLEGAL_OPERATION, "recall failed, topic not match");
     }
     if handle.broker_name != broker.config.name {
-        return forbidden(response::ILLEGAL_OPERATION, "the recall handle is of another broker");
+        return forbidden(response::ILLEGAL_OPERATION, "recall failed, broker service not available");
     }
     let left = handle.out_ms - broker.clock.now().get();
     let most = i64::try_from(broker.config.timer_max_delay_s).unwrap_or(i64::MAX).saturating_mul(1_000);

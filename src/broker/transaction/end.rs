@@ -73,16 +73,7 @@ fn decide(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: &Command) -> Result
 /// The checks that the half message must pass.
 fn check(broker: &Broker, cmd: &Command, half: &Half<'_>) -> Result<(), Refusal> {
     let fields = &cmd.fields;
-    let wrong = |remark: String| Err(Refusal::new(response::SYSTEM_ERROR, remark));
-    let group = fields.text("producerGroup")?;
-    if group != half.group {
-        return wrong(format!("the transaction belongs to another group than {}", names::shorten(group)));
-    }
-    let number: i64 = fields.parse("tranStateTableOffset")?;
-    if number != half.record.queue_offset.get() {
-        let own = half.record.queue_offset;
-        return wrong(format!("tranStateTableOffset is {number}, the half message has {own}"));
-    }
+    let wrong = |remark| Err(Refusal::new(response::SYSTEM_ERROR, remark));
     let from_check: bool = fields.parse_or("fromTransactionCheck", false)?;
     if let Some(immunity) = half.immunity_ms
         && !from_check
@@ -91,6 +82,14 @@ fn check(broker: &Broker, cmd: &Command, half: &Half<'_>) -> Result<(), Refusal>
     {
         let remark = "the time that the half message gave its producer has passed: it will be asked";
         return Err(Refusal::new(response::ILLEGAL_OPERATION, remark));
+    }
+    let group = fields.text("producerGroup")?;
+    if group != half.group {
+        return wrong("The producer group wrong");
+    }
+    let number: i64 = fields.parse("tranStateTableOffset")?;
+    if number != half.record.queue_offset.get() {
+        return wrong("The transaction state table offset wrong");
     }
     Ok(())
 }
