@@ -14,12 +14,17 @@ use std::{
 
 use bytes::Bytes;
 use loopback::{Fixture, send};
-use reput::remoting::{
-    Client, Command,
-    codes::{request, response},
+use reput::{
+    format::message_id::MessageId,
+    remoting::{
+        Client, Command,
+        codes::{request, response},
+    },
 };
 use serde_json::Value;
 
+/// The case that sends one.
+const HALF_MESSAGE: &str = "send v2: a half message";
 const WAIT: Duration = Duration::from_secs(20);
 
 async fn call(client: &Client, command: Command) -> Command {
@@ -30,7 +35,8 @@ fn now() -> String {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().to_string()
 }
 
-fn request_of(case: &Value) -> Command {
+/// `half` stands for the place of the half message that a case sent.
+fn request_of(case: &Value, half: &str) -> Command {
     let code = i32::try_from(case["code"].as_i64().unwrap()).unwrap();
     let body = match case["body"].as_str().unwrap() {
         "LARGE" => vec![b'L'; (4 << 20) + 1],
@@ -40,6 +46,7 @@ fn request_of(case: &Value) -> Command {
     case["fields"].as_object().unwrap().iter().fold(command, |command, (name, value)| {
         let value = match value.as_str().unwrap() {
             "NOW" => now(),
+            "HALF" => half.to_owned(),
             "LONG" => format!("k\u{1}{}\u{2}", "v".repeat(33_000)),
             text => text.to_owned(),
         };
@@ -88,11 +95,15 @@ fn without_peer(remark: &str) -> String {
 async fn each_refusal_has_rocketmq_s_code_and_words_and_the_connection_lives_on() {
     let (broker, client) = prepared().await;
     let cases = include_str!("refusals/cases.jsonl");
-    let mut wrong = Vec::new();
+    let (mut wrong, mut half) = (Vec::new(), String::new());
     for line in cases.lines() {
         let case: Value = serde_json::from_str(line).unwrap();
-        let answer = call(&client, request_of(&case)).await;
+        let answer = call(&client, request_of(&case, &half)).await;
         let name = case["name"].as_str().unwrap();
+        if name == HALF_MESSAGE {
+            let id: MessageId = answer.fields.text("msgId").unwrap().parse().unwrap();
+            half = id.offset.to_string();
+        }
         let remark = without_peer(answer.remark.as_deref().unwrap_or(""));
         let here = case.get("here");
         let code = here.unwrap_or(&case["answer"]).as_i64().unwrap();
@@ -119,8 +130,31 @@ async fn each_refusal_has_rocketmq_s_code_and_words_and_the_connection_lives_on(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_code_that_is_not_served_is_refused_with_rocketmq_s_words() {
     let (broker, client) = prepared().await;
-    let alone =
-        [-1, 0, 1, 13, 22, 23, 100, 105, 302, 513, 901, 904, 1_003, 1_009, 1_014, 4_242, 5_001, i32::MAX];
+    let alone = [
+        -1,
+        0,
+        1,
+        13,
+        22,
+        23,
+        100,
+        105,
+        302,
+        513,
+        901,
+        904,
+        905,
+        906,
+        1_003,
+        1_008,
+        1_009,
+        1_014,
+        2_001,
+        2_002,
+        4_242,
+        5_001,
+        i32::MAX,
+    ];
     // Users and their rights, and topics of its kind LITE.
     for code in alone.into_iter().chain(3_001..=3_010).chain(200_070..=200_079) {
         let answer = call(&client, Command::request(code)).await;

@@ -6,6 +6,7 @@
 //! those of clients take turns (`send_queue`), so that the disk keeps one thread and not all.
 //! Called by the command line and by tests.
 
+mod absent;
 mod admin;
 mod answers;
 mod attributes;
@@ -140,6 +141,7 @@ const ROUTES: &[&[(i32, Route)]] = &[
     query::ROUTES,
     topics::ROUTES,
     groups::ROUTES,
+    absent::ROUTES,
     admin::ROUTES,
     queue_entries::ROUTES,
     settings::ROUTES,
