@@ -1,6 +1,9 @@
 //! Looking at what could be popped, without taking it: NOTIFICATION 200054, PEEK_MESSAGE 200052, POLLING_INFO 200055.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -182,7 +185,7 @@ pub(super) fn peek(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: &Command) 
             return Ok(());
         }
         let fetch = |start| {
-            let max_bytes = usize::try_from(broker.config.max_pull_bytes).unwrap_or(1);
+            let max_bytes = usize::try_from(broker.live.max_pull_bytes.load(Relaxed)).unwrap_or(1);
             let request =
                 GetRequest { max_messages: room, max_bytes, ..GetRequest::new(queue, QueueOffset(start)) };
             broker.store.fetch_raw(&request)

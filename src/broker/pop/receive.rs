@@ -406,7 +406,7 @@ impl<'a> Pop<'a, '_> {
         let read = |start| {
             broker.store.fetch_raw(&GetRequest {
                 max_messages: room,
-                max_bytes: usize::try_from(broker.config.max_pull_bytes).unwrap_or(1),
+                max_bytes: usize::try_from(broker.live.max_pull_bytes.load(Relaxed)).unwrap_or(1),
                 filter: if self.filter.is_all() { None } else { Some(self.filter) },
                 ..GetRequest::new(queue, QueueOffset(start))
             })
