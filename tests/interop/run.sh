@@ -31,7 +31,7 @@ JAVA="send_sync send_async send_oneway send_batch send_large send_too_large send
 GO="send_sync send_async send_oneway send_batch push_concurrent push_orderly push_broadcast tag_filter sql92 delay_level retry
  dlq offset_resume compression pull_from tx_commit tx_rollback tx_checkback request_reply"
 NODE="send push"
-MQADMIN="topicRoute topicStatus topicList topicList_2 topicClusterList allocateMQ updateOrderConf updateOrderConf_2
+MQADMIN="updateTopic updateTopic_2 updateTopicPerm topicRoute topicStatus topicList topicList_2 topicClusterList allocateMQ updateOrderConf updateOrderConf_2
  updateOrderConf_3 updateSubGroup updateSubGroup_2 getConsumerConfig setConsumeMode clusterList clusterList_2 brokerStatus
  getBrokerConfig getBrokerConfig_2 updateBrokerConfig getNamesrvConfig brokerConsumeStats haStatus statsAll
  consumerProgress consumerProgress_2 consumerConnection producerConnection producer consumerStatus queryMsgById
@@ -205,6 +205,9 @@ mqadmin_lists() {
   says sendMessage "SEND_OK" -t Listed_1 -p hello
   # Nothing waits for anybody, one message came.
   says statsAll "^Listed_1 +0 +[0-9.]+ +1 +NO_CONSUMER" -t Listed_1
+  # A group that was put at the end has consumed no more than it pulled.
+  says skipAccumulatedMessage "Listed_1|broker-a" -g GID_listed_1 -t Listed_1 -f true
+  says consumerProgress "^Consume Inflight Total: 0" -g GID_listed_1 -t Listed_1
 }
 # RocketMQ's own proxy before the name server and broker that run. $1: name, $2: its port, a free one without
 proxy() {
