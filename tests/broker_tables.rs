@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use loopback::{Fixture, Pull, free_port, heart_beat, send};
+use loopback::{Fixture, Pull, free_port, heart_beat, records, send};
 use reput::{
     Config,
     broker::{BrokerConfig, Running},
