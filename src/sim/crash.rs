@@ -14,6 +14,11 @@ use super::{
 };
 use crate::clock::Clock;
 
+/// Dirty pages of which every combination is made, at most.
+const MOST_PAGES: usize = 12;
+/// Combinations that are made of one crash, at most.
+const MOST_COMBINATIONS: u64 = 1 << MOST_PAGES;
+
 /// Which of the unsynced changes a crash leaves. Changes are in the order in which they began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -30,6 +35,8 @@ pub enum Kept {
     AllButFirst,
     /// Those whose bit is set; from the 64th on all.
     Mask(u64),
+    /// The combination of this number among all of them, versions in between included: the first change turns fastest.
+    Numbered(u64),
     /// By the toss of a coin with this seed, pages in any version.
     Seeded(u64),
     /// As `Seeded`, and each sector of a page for itself.
@@ -88,13 +95,16 @@ struct Chooser {
     kept: Kept,
     count: usize,
     at: usize,
+    /// What is left of a combination's number.
+    rest: u64,
     rng: Rng,
 }
 
 impl Chooser {
     fn new(kept: Kept, count: usize, purpose: u64) -> Self {
         let seed = if let Kept::Seeded(seed) | Kept::Torn(seed) = kept { seed } else { 0 };
-        Self { kept, count, at: 0, rng: Rng::of(seed, purpose) }
+        let rest = if let Kept::Numbered(number) = kept { number } else { 0 };
+        Self { kept, count, at: 0, rest, rng: Rng::of(seed, purpose) }
     }
 
     /// Which of `versions` stays; 0 is the durable one.
@@ -109,6 +119,11 @@ impl Chooser {
             Kept::Last => number + 1 == self.count,
             Kept::AllButFirst => number > 0,
             Kept::Mask(bits) => number >= 64 || bits >> number & 1 == 1,
+            Kept::Numbered(_) => {
+                let (versions, rest) = (versions.max(1) as u64, self.rest);
+                self.rest = rest / versions;
+                return usize::try_from(rest % versions).unwrap_or(0);
+            }
             Kept::Seeded(_) | Kept::Torn(_) => return self.rng.below(versions),
         };
         if keep { newest } else { 0 }
@@ -206,17 +221,58 @@ impl Crash {
         outcomes
     }
 
-    /// Every choice of old or new for each page and name, when there are no more than `limit` of both.
+    /// How many combinations there are of versions of pages and of names and lengths.
+    #[must_use]
+    pub fn combinations(&self) -> u64 {
+        let (pages, names) = self.counts();
+        pages.saturating_mul(names)
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        let pages = self.pages.iter().map(|(id, number)| {
+            let dirty = self.files.get(id).and_then(|file| file.dirty.get(number));
+            dirty.map_or(1, |dirty| dirty.versions.len() as u64 + 1)
+        });
+        let names = self.names.iter().map(|unit| match unit {
+            NameUnit::Change(_) => 2,
+            NameUnit::Len(id) => self.files.get(id).map_or(1, |file| file.lens.len() as u64),
+        });
+        (pages.fold(1, u64::saturating_mul), names.fold(1, u64::saturating_mul))
+    }
+
+    /// Every combination of what the pages may hold, when there are no more than `limit` dirty ones (and never of more
+    /// than 12).
+    ///
+    /// A page takes each of its versions since the last sync, those in between too, where that makes no more than 4,096
+    /// combinations; where it makes more, the durable and the newest one. Names and lengths, which do not count for
+    /// `limit`, take part with all their combinations as long as the whole is no more than 4,096; else each combination
+    /// of pages comes with all of them, with none, and with some by chance, if that is no more, and else with one of
+    /// these three in turn.
     #[must_use]
     pub fn exhaustive(&self, limit: usize) -> Option<Vec<Outcome>> {
-        let (pages, names) = (self.pages.len(), self.names.len());
-        if pages + names > limit.min(20) {
+        let count = self.pages.len();
+        if count > limit.min(MOST_PAGES) {
             return None;
         }
-        let masks = 0..1_u64 << (pages + names);
-        Some(
-            masks.map(|bits| Outcome { pages: Kept::Mask(bits), names: Kept::Mask(bits >> pages) }).collect(),
-        )
+        let (versions, names) = self.counts();
+        let pages: Vec<Kept> = if versions <= MOST_COMBINATIONS {
+            (0..versions).map(Kept::Numbered).collect()
+        } else {
+            (0..1_u64 << count).map(Kept::Mask).collect()
+        };
+        let room = MOST_COMBINATIONS / pages.len() as u64;
+        let some = |number: usize| Kept::Seeded(number as u64);
+        let with = |number: usize, pages: Kept| -> Vec<Outcome> {
+            let names: Vec<Kept> = match (names <= room, room >= 3) {
+                (true, _) => (0..names).map(Kept::Numbered).collect(),
+                (false, true) => vec![Kept::All, Kept::None, some(number)],
+                (false, false) => {
+                    vec![[Kept::All, Kept::None, some(number)].get(number % 3).copied().unwrap_or(Kept::All)]
+                }
+            };
+            names.into_iter().map(|names| Outcome { pages, names }).collect()
+        };
+        Some(pages.into_iter().enumerate().flat_map(|(number, pages)| with(number, pages)).collect())
     }
 
     /// `count` outcomes by chance: every second one with torn pages.

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::{
     crash::Crash,
-    faults::{Call, Fault, Faults},
+    faults::{Call, Failure, Fault, Faults},
     file::{File, Picture, Stray, time},
     names::{Entry, Tree, is_root},
     page::Memory,
@@ -54,6 +54,8 @@ pub(super) struct State {
     watcher: Option<Watcher>,
     write_stride: u64,
     writes: u64,
+    store_stride: u64,
+    stores: u64,
     points: u64,
 }
 
@@ -66,7 +68,8 @@ pub struct Moment<'d> {
 }
 
 impl Moment<'_> {
-    /// The call that is about to be made (syncs) or has just been made; `None` for [`SimDisk::point`].
+    /// The call that is about to be made (syncs) or has just been made; `None` for [`SimDisk::point`] and before a store
+    /// through a mapping ([`SimDisk::watch_stores`]).
     #[must_use]
     pub const fn call(&self) -> Option<Call> {
         self.call
@@ -135,14 +138,19 @@ impl State {
         let since = self.tick();
         let Some(file) = self.files.get_mut(&id) else { return };
         if let Some(stray) = file.look(since, now, self.copy_on_write) {
-            let name = self.tree.live.iter().find(|(_, entry)| **entry == Entry::File(id));
-            let name =
-                name.map_or_else(|| format!("file {id}"), |(name, _)| name.path().display().to_string());
+            let name = self.name_of(id);
+            let name = name.display();
             self.strays.push(match stray {
                 Stray::Unannounced(bytes) => format!("{name}: bytes {bytes:?} changed and nobody said so"),
                 Stray::Unclaimed(page) => format!("{name}: page {page} was stored into and has no space"),
             });
         }
+    }
+
+    /// The path of a file; `#` and its number when it has none any more.
+    fn name_of(&self, id: u64) -> PathBuf {
+        let name = self.tree.live.iter().find(|(_, entry)| **entry == Entry::File(id));
+        name.map_or_else(|| PathBuf::from(format!("#{id}")), |(name, _)| name.path().to_path_buf())
     }
 
     fn look(&mut self, now: SystemTime) {
@@ -255,6 +263,14 @@ impl SimDisk {
         state.watcher = Some(Box::new(watcher));
     }
 
+    /// Makes every `stride`th store through a mapping a crash point too, just before it is made (0: none). What was stored
+    /// before is seen then as it is at that moment, so that the order of stores within one call of a program counts.
+    ///
+    /// Debug builds alone tell of their stores ([`Backing::announce`]); in others this has no effect.
+    pub fn watch_stores(&self, stride: u64) {
+        self.shared.state.lock().store_stride = stride;
+    }
+
     /// Calls no watcher any more.
     pub fn unwatch(&self) {
         self.shared.state.lock().watcher = None;
@@ -327,7 +343,14 @@ impl SimDisk {
         if matches!(call, Call::Sync | Call::SyncDir | Call::SyncAll) {
             state.point(Some(call), path, now);
         }
-        state.faults.pass(call)?;
+        if let Err(failure) = state.faults.pass(call) {
+            if call == Call::SyncAll {
+                // As with one file: the pages of all of them count as clean, and the disk has what it had.
+                state.look(now);
+                state.files.values_mut().for_each(|file| file.lose(&(0..file.len())));
+            }
+            return Err(failure.error(call, path, 0));
+        }
         let done = run(&mut state, now)?;
         if matches!(call, Call::Create | Call::Rename | Call::Remove | Call::SetLen) {
             state.point(Some(call), path, now);
@@ -644,19 +667,27 @@ impl Backing for SimBacking {
 
     fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.shared.state.lock();
-        if let Err(error) = state.faults.pass(Call::Write) {
+        if let Err(failure) = state.faults.pass(Call::Write) {
             // Part of it is there.
-            state.write(self.id, at, &bytes[..bytes.len() / 2], self.disk.now())?;
-            return Err(error);
+            let there = state.faults.written(failure, bytes.len());
+            state.write(self.id, at, &bytes[..there], self.disk.now())?;
+            return Err(failure.error(Call::Write, &state.name_of(self.id), at));
         }
         self.put(&mut state, at, bytes)
     }
 
     fn rewrite(&self, range: Range<usize>) -> io::Result<()> {
         let mut state = self.disk.shared.state.lock();
-        state.faults.pass(Call::Write)?;
+        let failed = state.faults.pass(Call::Write);
         state.look_at(self.id, self.disk.now());
         let bytes = state.file(self.id)?.bytes(range.clone());
+        if let Err(failure) = failed {
+            // Those that were written are on their way to the disk once more.
+            let there =
+                if failure == Failure::Short { state.faults.written(failure, bytes.len()) } else { 0 };
+            state.write(self.id, range.start, &bytes[..there], self.disk.now())?;
+            return Err(failure.error(Call::Write, &state.name_of(self.id), range.start + there));
+        }
         self.put(&mut state, range.start, &bytes)
     }
 
@@ -674,7 +705,7 @@ impl Backing for SimBacking {
             Ok(()) => file.sync(&range),
             Err(_) => file.lose(&range),
         }
-        failed
+        failed.map_err(|failure| failure.error(Call::Sync, &state.name_of(self.id), range.start))
     }
 
     fn start_writeback(&self, _range: Range<usize>) {}
@@ -683,7 +714,8 @@ impl Backing for SimBacking {
 
     fn reserve(&self, range: Range<usize>) -> io::Result<()> {
         let mut state = self.disk.shared.state.lock();
-        state.faults.pass(Call::Reserve)?;
+        let failed = state.faults.pass(Call::Reserve);
+        failed.map_err(|failure| failure.error(Call::Reserve, &state.name_of(self.id), range.start))?;
         state.claim(self.id, &range)
     }
 
@@ -695,7 +727,13 @@ impl Backing for SimBacking {
     }
 
     fn announce(&self, range: Range<usize>) {
-        if let Some(file) = self.disk.shared.state.lock().files.get_mut(&self.id) {
+        let mut state = self.disk.shared.state.lock();
+        state.stores += 1;
+        if state.store_stride > 0 && state.stores.is_multiple_of(state.store_stride) {
+            let now = self.disk.now();
+            state.point(None, &self.name(), now);
+        }
+        if let Some(file) = state.files.get_mut(&self.id) {
             file.announce(range);
         }
     }

@@ -63,7 +63,7 @@ mod rng;
 pub use crash::{Crash, Kept, Outcome};
 pub use disk::{Moment, SimDisk};
 pub use faults::{Call, Failure, Fault};
-pub use lab::{Budget, Finding, Lab, Tally, Violation};
+pub use lab::{Budget, Finding, Lab, Replay, Tally, Violation, Workload};
 pub use program::{Broken, CrashTest};
 
 #[cfg(test)]

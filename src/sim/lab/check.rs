@@ -59,7 +59,7 @@ pub(super) fn open(
     attempt(disk, setup, clock)?.map_err(|error| broken(7, format!("the store does not open: {error}")))
 }
 
-pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(in crate::sim) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned()
 }

@@ -22,6 +22,8 @@ pub(super) struct Setup {
     pub(super) queues: usize,
     /// Crash points at every so many writes.
     pub(super) write_stride: u64,
+    /// And, in debug builds, at every so many stores through a mapping; 0: at none.
+    pub(super) store_stride: u64,
 }
 
 /// The store's directory on the simulated disk.
@@ -41,6 +43,7 @@ impl Setup {
             topics: 1 + rng.below(3),
             queues: 1 + rng.below(2),
             write_stride: rng.pick(&[1, 2, 5]).unwrap_or(1),
+            store_stride: rng.pick(&[0, 0, 3, 8, 21]).unwrap_or(0),
         }
     }
 
@@ -61,6 +64,11 @@ impl Setup {
     /// Topic and number of queue `n`.
     pub(super) fn queue(&self, n: usize) -> (String, i32) {
         (format!("t{}", n / self.queues), i32::try_from(n % self.queues).unwrap_or(0))
+    }
+
+    /// Bytes that body and text of a message may have for its record to fit into a segment.
+    pub(super) fn room(&self) -> usize {
+        usize::try_from(self.segment).unwrap_or(usize::MAX) - 400
     }
 
     pub(super) fn queue_count(&self) -> usize {
@@ -154,7 +162,7 @@ fn order(rng: &mut Rng, setup: &Setup) -> Order {
         5 | 6 => rng.below(60),
         _ => rng.below(900),
     };
-    let room = usize::try_from(setup.segment).unwrap_or(usize::MAX) - 400;
+    let room = setup.room();
     Order {
         queue: rng.below(setup.queue_count()),
         body: body.min(room.saturating_sub(property)),
@@ -165,11 +173,14 @@ fn order(rng: &mut Rng, setup: &Setup) -> Order {
 }
 
 fn fault(rng: &mut Rng) -> Fault {
-    let (call, failure) = match rng.below(8) {
+    let (call, failure) = match rng.below(11) {
         0..=3 => (Some(Call::Sync), Failure::Device),
         4 => (Some(Call::Write), Failure::Device),
         5 => (Some(Call::Create), Failure::NoSpace),
         6 => (Some(Call::Write), Failure::NoSpace),
+        7 => (Some(Call::Write), Failure::Short),
+        8 => (Some(Call::SyncAll), Failure::Device),
+        9 => (None, rng.pick(&Failure::ALL).unwrap_or(Failure::Device)),
         _ => (None, Failure::Device),
     };
     let times = if rng.one_in(3) { u64::MAX } else { 1 };

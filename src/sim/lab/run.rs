@@ -12,6 +12,7 @@ use super::{
     check::{self, broken, panic_text},
     model::{Model, Put},
     plan::{Order, Setup, Step, Wait},
+    workload::{Breakage, Workload},
 };
 use crate::{
     clock::{Clock, ManualClock},
@@ -29,10 +30,13 @@ use crate::{
     vfs::Vfs,
 };
 
-/// Crashes within recovery are followed so deep.
-const DEPTH: usize = 3;
+/// The first crash, and three within recovery.
+const DEPTH: usize = 4;
 /// Bytes of the disk that the model of a full one has; nothing fills it but faults.
 const START: i64 = 1_700_000_000_000;
+
+/// A place in a workload, none for its first opening, and how many calls of each kind are made there.
+pub(super) type CallsAt = (Option<usize>, BTreeMap<Call, u64>);
 
 /// What every crash point sees: the model as it is at that moment.
 type Shared = Arc<Mutex<Model>>;
@@ -108,6 +112,10 @@ impl<'r> Run<'r> {
     fn watch(&self) {
         let (model, points, clock) =
             (Arc::clone(&self.model), Arc::clone(&self.points), Arc::clone(&self.clock));
+        if self.budget.images == 0 {
+            return;
+        }
+        self.disk.watch_stores(self.setup.store_stride);
         self.disk.watch(self.setup.write_stride, move |moment| {
             let model = locked(&model).clone();
             locked(&points).push(Point { crash: moment.crash(), model, now: clock.now() });
@@ -115,15 +123,50 @@ impl<'r> Run<'r> {
     }
 
     /// Makes all steps, and checks the images of each. The first violation ends the run.
-    pub(super) fn all(&mut self, steps: &[Step]) -> Result<(), (usize, Violation)> {
+    pub(super) fn workload(&mut self, workload: &Workload) -> Result<(), (usize, Violation)> {
+        if let Some(Breakage::Open(fault)) = workload.breakage {
+            self.broken(fault);
+        }
         self.start().map_err(|violation| (0, violation))?;
-        for (number, step) in steps.iter().enumerate() {
-            self.one(step).map_err(|violation| (number, violation))?;
+        let mut waiting = match workload.breakage {
+            Some(Breakage::Step(at, fault)) => Some((at, fault)),
+            _ => None,
+        };
+        for (at, (number, step)) in workload.steps.iter().enumerate() {
+            if let Some((_, fault)) = waiting.take_if(|(first, _)| *first <= *number) {
+                self.broken(fault);
+            }
+            self.one(step).map_err(|violation| (at, violation))?;
             if self.budget.images > 0 && self.tally.images >= self.budget.images {
                 break;
             }
         }
-        Ok(())
+        match workload.breakage {
+            Some(Breakage::Recovery(left, fault)) => {
+                let crash = self.last_crash();
+                let outcome = crash.adversarial().get(left).copied();
+                let failing = outcome.map_or(Ok(()), |outcome| self.failing_recovery(&crash, outcome, fault));
+                failing.map_err(|violation| (workload.len().saturating_sub(1), violation))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes all steps while nothing fails. Says how many calls of each kind the first opening and then each step makes.
+    pub(super) fn count(&mut self, steps: &[(usize, Step)]) -> Result<Vec<CallsAt>, (usize, Violation)> {
+        self.start().map_err(|violation| (0, violation))?;
+        let (mut counted, mut before) = (Vec::new(), BTreeMap::new());
+        let mut note = |place: Option<usize>, now: BTreeMap<Call, u64>| {
+            let more = now.iter().map(|(call, count)| (*call, count - before.get(call).unwrap_or(&0)));
+            counted.push((place, more.collect()));
+            before = now;
+        };
+        note(None, self.disk.calls());
+        for (at, (number, step)) in steps.iter().enumerate() {
+            self.one(step).map_err(|violation| (at, violation))?;
+            note(Some(*number), self.disk.calls());
+        }
+        Ok(counted)
     }
 
     fn one(&mut self, step: &Step) -> Result<(), Violation> {
@@ -418,18 +461,34 @@ impl<'r> Run<'r> {
     fn images(&mut self, point: &Point) -> Result<(), Violation> {
         self.tally.points += 1;
         let seed = self.rng.next();
-        let all = self.rng.one_in(self.budget.exhaustive_one_in).then(|| {
-            let mut all = point.crash.exhaustive(self.budget.exhaustive_pages)?;
-            // Old or new is not all there is: torn pages, and versions in between.
-            all.extend(point.crash.seeded(8, seed));
-            Some(all)
-        });
-        let outcomes = all.flatten().unwrap_or_else(|| self.few(&point.crash, seed));
+        let outcomes = match self.every(&point.crash, seed) {
+            Some(all) => {
+                self.tally.exhaustive += 1;
+                all
+            }
+            None => self.few(&point.crash, seed),
+        };
         for outcome in outcomes {
             self.image(&point.crash, outcome, point, 1)
                 .map_err(|violation| with(violation, Some(outcome)))?;
         }
         Ok(())
+    }
+
+    /// All that a crash may leave but for torn pages, and some of these; where it is this point's turn.
+    fn every(&mut self, crash: &Crash, seed: u64) -> Option<Vec<Outcome>> {
+        let (pages, budget) = (crash.dirty_pages(), self.budget);
+        if pages <= budget.every_pages && crash.combinations() <= Budget::EVERY as u64 {
+            let mut all = crash.exhaustive(pages)?;
+            all.extend(crash.seeded(if pages > 0 { 2 } else { 0 }, seed));
+            return Some(all);
+        }
+        if pages > budget.exhaustive_pages || !self.rng.one_in(budget.exhaustive_one_in) {
+            return None;
+        }
+        let mut all = crash.exhaustive(budget.exhaustive_pages)?;
+        all.extend(crash.seeded(8, seed));
+        Some(all)
     }
 
     /// Some of what a crash may leave. Where nothing is unsynced there is one image.
@@ -459,7 +518,12 @@ impl<'r> Run<'r> {
         let disk = self.disk_of(crash, outcome, &clock);
         self.tally.images += 1;
         *self.tally.depths.entry(depth).or_default() += 1;
-        let deeper = depth < DEPTH && self.rng.one_in(if depth == 1 { 12 } else { 3 });
+        let one_in = match depth {
+            1 => 12,
+            2 => 4,
+            _ => 6,
+        };
+        let deeper = depth < DEPTH && self.rng.one_in(one_in);
         let again = depth > 1 || self.rng.one_in(3);
         if !deeper {
             return check::check(&disk, &clock, self.setup, &point.model, again).map(drop);
@@ -467,10 +531,13 @@ impl<'r> Run<'r> {
         let within: Arc<Mutex<Vec<Crash>>> = Arc::default();
         let kept = Arc::clone(&within);
         disk.watch(1, move |moment| locked(&kept).push(moment.crash()));
+        disk.watch_stores(self.setup.store_stride);
         if self.rng.one_in(3) {
             let times = if self.rng.one_in(2) { 1 } else { u64::MAX };
             let pass = self.rng.below(120) as u64;
-            disk.fail(Fault { call: None, pass, times, failure: Failure::Device });
+            let failure =
+                self.rng.pick(&[Failure::Device, Failure::Device, Failure::NoSpace, Failure::Short]);
+            disk.fail(Fault { call: None, pass, times, failure: failure.unwrap_or(Failure::Device) });
         }
         // What the first open comes to is checked by another image; here it is killed on its way, or fails on it.
         if let Err(error) = check::attempt(&disk, self.setup, &clock)?
@@ -497,39 +564,51 @@ impl<'r> Run<'r> {
 }
 
 impl Run<'_> {
-    /// Cuts the power, and opens each of the adversarial images once for each call that this makes and each of
-    /// `failures`, with that call failing, once and for ever; then the power goes again.
-    pub(super) fn failing_recoveries(&mut self, failures: &[Failure]) -> Result<(), Violation> {
+    /// Stops the store and keeps what a power cut may leave.
+    fn last_crash(&mut self) -> Crash {
         self.disk.unwatch();
-        let (crash, model) = (self.disk.crash(), locked(&self.model).clone());
+        let crash = self.disk.crash();
         self.open = None;
+        crash
+    }
+
+    /// Cuts the power, and opens each of the adversarial images once for each call that this makes and each of
+    /// `failures` that can befall it, with that call failing, once and for ever; then the power goes again.
+    pub(super) fn failing_recoveries(&mut self, failures: &[Failure]) -> Result<(), (Violation, Breakage)> {
+        let crash = self.last_crash();
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        for outcome in crash.adversarial() {
+        for (left, outcome) in crash.adversarial().into_iter().enumerate() {
             let whole = self.disk_of(&crash, outcome, &clock);
-            drop(check::open(&whole, self.setup, &clock)?);
-            let calls: u64 = whole.calls().values().sum();
-            for (pass, failure, times) in (0..calls).flat_map(|pass| {
-                failures.iter().flat_map(move |failure| [(pass, *failure, 1), (pass, *failure, u64::MAX)])
-            }) {
-                let fault = Fault { call: None, pass, times, failure };
-                let disk = self.disk_of(&crash, outcome, &clock);
-                disk.fail(fault);
-                drop(check::attempt(&disk, self.setup, &clock)?);
-                for (call, count) in disk.failures() {
-                    *self.failed.entry(call).or_default() += count;
-                }
-                let left = disk.crash();
-                let outcomes = left.adversarial();
-                let second = self.rng.pick(&outcomes).unwrap_or(outcome);
-                let disk = self.disk_of(&left, second, &clock);
-                self.tally.images += 1;
-                check::check(&disk, &clock, self.setup, &model, true).map_err(|violation| Violation {
-                    what: format!("{} (recovery of {outcome} with {fault}; {second})", violation.what),
-                    ..violation
-                })?;
+            let none = Fault { call: None, pass: u64::MAX, times: 0, failure: Failure::Device };
+            let opened = check::open(&whole, self.setup, &clock);
+            drop(opened.map_err(|violation| (violation, Breakage::Recovery(left, none)))?);
+            for fault in super::faults(failures, &whole.calls()) {
+                self.failing_recovery(&crash, outcome, fault)
+                    .map_err(|violation| (violation, Breakage::Recovery(left, fault)))?;
             }
         }
         Ok(())
+    }
+
+    /// One of these recoveries: it depends on nothing but what is handed in and on the workload's steps.
+    fn failing_recovery(&mut self, crash: &Crash, outcome: Outcome, fault: Fault) -> Result<(), Violation> {
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let model = locked(&self.model).clone();
+        let disk = self.disk_of(crash, outcome, &clock);
+        disk.fail(fault);
+        drop(check::attempt(&disk, self.setup, &clock)?);
+        for (call, count) in disk.failures() {
+            *self.failed.entry(call).or_default() += count;
+        }
+        let left = disk.crash();
+        let mut rng = Rng::of(fault.pass, 11 + u64::from(fault.times == 1));
+        let second = rng.pick(&left.adversarial()).unwrap_or(outcome);
+        let disk = self.disk_of(&left, second, &clock);
+        self.tally.images += 1;
+        check::check(&disk, &clock, self.setup, &model, true).map(drop).map_err(|violation| Violation {
+            what: format!("{} (recovery of {outcome} with {fault}; {second})", violation.what),
+            ..violation
+        })
     }
 
     fn disk_of(&self, crash: &Crash, outcome: Outcome, clock: &Arc<dyn Clock>) -> SimDisk {
@@ -540,13 +619,8 @@ impl Run<'_> {
         disk
     }
 
-    /// Calls that the disk has taken.
-    pub(super) fn calls(&self) -> BTreeMap<Call, u64> {
-        self.disk.calls()
-    }
-
     /// Breaks calls from now on.
-    pub(super) fn broken(&mut self, fault: Fault) {
+    fn broken(&mut self, fault: Fault) {
         self.broken = true;
         self.disk.fail(fault);
     }
