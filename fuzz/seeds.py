@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Fills a corpus for each fuzz target from what Java's stores, brokers and clients have written.
+"""Fills a corpus for each fuzz target from what Java's stores, brokers and clients have written, and from a few
+inputs made by hand.
 
   seeds.py CORPUS        run from the project's folder; makes CORPUS/<target>/ with the inputs in it
 
@@ -68,6 +69,29 @@ def store(corpus, root):
                 add(corpus, "checkpoint", data[:64])
 
 
+def operations():
+    """Workloads as src/sim/lab/decode.rs reads them: four bytes of settings, then steps."""
+    put, batch, wait, sync, flush, reput, upkeep, prepare, retention, late, back, fails, close, kill, cut = (
+        bytes([0, 0x91, 12, 0]), bytes([0x03, 0x80, 3, 0, 0x11, 90, 150]), bytes([0x20, 0xA2, 40, 0]),
+        b"\x04", b"\x05", b"\x06", b"\x07", b"\x08", b"\x09", b"\x2a", b"\x0b", b"\x0c", b"\x0d", b"\x0e", b"\x0f\x05")
+    large = bytes([0x20, 0x80, 250, 0])
+    lives = [
+        put + reput + wait + flush + upkeep + cut + put + close,
+        wait * 3 + reput + late + upkeep + close + put + reput + kill + wait + cut,
+        batch + sync + reput + upkeep + put + batch + reput + flush + cut + batch + sync,
+        large * 4 + reput + sync + retention + upkeep + put + cut + large + close,
+        (put + reput) * 6 + back + put + reput + sync + late + upkeep + close + cut,
+        prepare + large * 3 + prepare + flush + reput + upkeep + retention + kill + put,
+    ]
+    for settings in ((0, 0), (0xA9, 1), (0x55, 0x63), (0x1E, 0xA5), (0xF3, 0x18), (0x40, 0xC1)):
+        for life in lives:
+            yield bytes(settings) + b"\0\1" + life
+        # A failure, the kind of call in the high half, after so many good calls; from the high bit on for ever.
+        for kind in range(16):
+            when = bytes([kind << 4 | 0x0C, (kind * 5) % 40 | (kind & 1) << 7])
+            yield bytes(settings) + b"\0\2" + wait + when + lives[kind % len(lives)]
+
+
 def main():
     corpus = sys.argv[1]
     for archive in ("written", "live", "crash"):
@@ -93,6 +117,8 @@ def main():
     for kind in range(16):
         for file in range(8):
             add(corpus, "store_open", bytes([file, 4 << 4 | kind, kind % 4 * 4, 40 + file, 1, 2, 3, 4]))
+    for data in operations():
+        add(corpus, "operations", data)
     for target in sorted(os.listdir(corpus)):
         print("-- %s: %d inputs" % (target, len(os.listdir(os.path.join(corpus, target)))))
 

@@ -21,6 +21,10 @@ const FOUND_ROUNDS: u64 = 60;
 /// Opening a store costs a thousand times as much as decoding.
 const STORE_ROUNDS: u64 = 600;
 
+/// A workload of operations is some dozens of such openings.
+#[cfg(feature = "sim")]
+const OPERATIONS_ROUNDS: u64 = 60;
+
 struct Dice(u64);
 
 impl Dice {
@@ -143,6 +147,12 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             vec![3, 8 << 4 | 2, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 4, 0, 1, 0],
             vec![2, 4, 2, 0, 4, 1 << 4 | 5, 4, 0, 3, 5, 6, 0, 0],
             vec![3, 7, 0, 4, 2, 8, 8, 0, 4, 9, 1, 70],
+        ],
+        "operations" => vec![
+            vec![0, 1, 0, 1, 0x20, 0x91, 12, 0, 6, 0x20, 2, 40, 0, 5, 7, 0x0f, 5, 0, 1, 9, 0, 13],
+            vec![
+                0xa9, 0x18, 0, 2, 3, 0x80, 3, 0, 0x11, 90, 150, 4, 6, 7, 0x4c, 3, 0, 0x91, 12, 0, 6, 7, 14, 0,
+            ],
         ],
         "tag_filter" => records()
             .into_iter()
@@ -276,4 +286,11 @@ fn config_files_are_refused_or_come_back_as_they_were() {
 #[test]
 fn a_store_with_changed_files_is_refused_or_serves_only_what_is_whole() {
     run("store_open", rounds(STORE_ROUNDS));
+}
+
+/// Operations of a store and its crashes; with the feature `sim`, which has the simulated disk.
+#[cfg(feature = "sim")]
+#[test]
+fn operations_and_their_crashes_keep_every_promise() {
+    run("operations", rounds(OPERATIONS_ROUNDS));
 }

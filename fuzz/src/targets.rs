@@ -1,4 +1,4 @@
-//! What is fuzzed: every decoder that reads bytes from a disk or a peer, and opening a whole store. Each function takes
+//! What is fuzzed: every decoder that reads bytes from a disk or a peer, opening a whole store, and operations of one. Each function takes
 //! arbitrary bytes; it may refuse them in any way but a panic, and what it accepts must keep the promises that are
 //! asserted here. `fuzz/fuzz_targets` hands them to libFuzzer, `tests/fuzz_smoke.rs` runs them without one.
 
@@ -38,6 +38,8 @@ pub fn all() -> Vec<Target> {
         ("tag_filter", tag_filter),
         ("store_open", store_open),
     ];
+    #[cfg(feature = "sim")]
+    all.push(("operations", operations));
     #[cfg(feature = "broker")]
     all.extend([("frame", frame as fn(&[u8])), ("config_json", config_json)]);
     all
@@ -404,6 +406,18 @@ pub fn store_open(data: &[u8]) {
     let Ok(first) = served(dir.path(), true) else { return };
     let second = served(dir.path(), false).expect("what opened and closed opens again");
     assert_eq!(first, second, "the second open serves something else");
+}
+
+/// Operations of a store on a simulated disk, held against a model: the disks that power cuts may leave at each write,
+/// sync and change of a name are opened and keep every promise. What breaks is told with its steps and with the command
+/// that makes the run again.
+#[cfg(feature = "sim")]
+pub fn operations(data: &[u8]) {
+    use reput::sim::{Budget, Lab, Workload};
+    let lab = Lab::new(Budget { images: 40, per_point: 2, ..Budget::default() });
+    if let Err(finding) = lab.run(&Workload::of_bytes(data)) {
+        panic!("{finding}");
+    }
 }
 
 /// Topic, queue and offset of a message and where its record stands.
