@@ -10,7 +10,9 @@
 //! [`Lab`] is what our own tests and CI run: workloads drawn from seeds, a model beside them, an image of the disk checked
 //! at every point where the machine may stop, within recovery too.
 //!
-//! [`CrashTest`] does the same for a program of yours that uses the store:
+//! [`CrashTest`] does the same for a program of yours that uses the store. It crashes the program at every point, and
+//! again while it opens what is left; with [`CrashTest::failing_runs`] calls fail as well; and where a promise breaks it
+//! names the one image that shows it, for [`CrashTest::only`]. `examples/crash_your_code.rs` is a longer one than this:
 //!
 //! ```
 //! use std::sync::{Arc, Mutex};
@@ -22,7 +24,7 @@
 //! };
 //! // What the program has promised so far.
 //! let promised = Arc::new(Mutex::new(0));
-//! let tally = CrashTest::new(42).run(
+//! let tally = CrashTest::new(42).within(2).failing_runs(10).run(
 //!     &promised,
 //!     |disk| {
 //!         let (store, _steps) = open(disk).map_err(|error| error.to_string())?;
@@ -43,7 +45,8 @@
 //!         }
 //!     },
 //! );
-//! assert!(tally.expect("no promise is broken").images > 20);
+//! let tally = tally.expect("no promise is broken");
+//! assert!(tally.images > 200 && tally.depths[&2] > 0, "{tally:?}");
 //! ```
 //!
 //! Stores through a mapping do not pass the seam, so the disk looks for them: at every call that concerns the file, and
@@ -64,7 +67,7 @@ pub use crash::{Crash, Kept, Outcome};
 pub use disk::{Moment, SimDisk};
 pub use faults::{Call, Failure, Fault};
 pub use lab::{Budget, Finding, Lab, Replay, Tally, Violation, Workload};
-pub use program::{Broken, CrashTest};
+pub use program::{Broken, CrashTest, Place};
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 mod failing;
 mod full_disk;
 mod lab;
+mod program;
 
 use std::{ops::Range, path::Path, sync::Arc, time::Duration};
 
