@@ -109,7 +109,13 @@ impl Backing for OsBacking {
         let mut bytes = vec![0; CHUNK.min(range.len())];
         for at in range.clone().step_by(CHUNK) {
             let bytes = &mut bytes[..CHUNK.min(range.end - at)];
-            self.file.read_exact_at(bytes, at as u64)?;
+            self.file.read_exact_at(bytes, at as u64).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    let there = self.file.metadata().map_or(at as u64, |meta| meta.len());
+                    ends_early(there, range.end as u64)
+                }
+                _ => error,
+            })?;
             self.file.write_all_at(bytes, at as u64)?;
         }
         Ok(())
@@ -173,6 +179,12 @@ impl Backing for OsBacking {
         // A hint: without it reads are slower and nothing else.
         let _ = self.map.advise(advice);
     }
+}
+
+/// Fewer bytes than there must be, and no more to come.
+fn ends_early(at: u64, end: u64) -> io::Error {
+    let what = format!("the file has no bytes from {at} on, and should have them up to {end}");
+    io::Error::new(io::ErrorKind::UnexpectedEof, what)
 }
 
 /// Where data or a hole begins. Moves the descriptor's position, which nothing here depends on.
@@ -330,8 +342,12 @@ impl Vfs for OsVfs {
 
     fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = none_if_absent(File::open(path))? else { return Ok(None) };
+        let len = file.metadata()?.len();
         let mut bytes = Vec::new();
         file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+        if (bytes.len() as u64) < len.min(limit) {
+            return Err(ends_early(bytes.len() as u64, len));
+        }
         if bytes.len() as u64 > limit {
             return Err(io::ErrorKind::FileTooLarge.into());
         }

@@ -216,3 +216,47 @@ fn processor_time_grows_with_work() {
     }
     assert!(process_cpu_time() > before);
 }
+
+/// A pipe gives what it has: of three pieces each read gets one.
+#[test]
+fn a_read_that_falls_short_goes_on_to_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let writer = std::thread::spawn({
+        let path = path.clone();
+        move || {
+            let mut pipe = OpenOptions::new().write(true).open(path).unwrap();
+            for piece in [&b"one "[..], b"two ", b"three"] {
+                pipe.write_all(piece).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    });
+    assert_eq!(OsVfs.read(&path, 100).unwrap().unwrap(), b"one two three");
+    writer.join().unwrap();
+}
+
+/// The kernel's own files say 4096 bytes and have a few: what is there is not taken for the whole.
+#[test]
+fn a_file_that_ends_before_its_length_is_an_error_that_says_where() {
+    let path = Path::new("/sys/devices/system/cpu/online");
+    let there = fs::read(path).unwrap().len();
+    assert!((there as u64) < fs::metadata(path).unwrap().len());
+    let error = OsVfs.read(path, 1 << 20).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    assert!(error.to_string().contains(&format!("no bytes from {there} on")), "{error}");
+}
+
+#[test]
+fn what_is_written_again_ends_where_somebody_cut_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    let made = OsVfs.create(&path, 4096, Reserve::All).unwrap();
+    made.write(0, b"kept").unwrap();
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(100).unwrap();
+    let error = made.rewrite(0..4096).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    assert!(error.to_string().contains("from 100 on, and should have them up to 4096"), "{error}");
+    assert_eq!(fs::metadata(&path).unwrap().len(), 100, "nothing is written");
+}
