@@ -518,6 +518,18 @@ async fn delayed_messages_and_offsets_survive_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delay_offset_beyond_a_queue_that_is_gone_skips_no_message() {
+    let mut broker = Fixture::start(|config| config.store.delay_levels = "1s 2s".into()).await;
+    let kept = "{\"offsetTable\":{1:5}}";
+    broker.restart_after(|root| std::fs::write(root.join("config/delayOffset.json"), kept).unwrap()).await;
+    let client = broker.client().await;
+    call(&client, send(request::SEND_MESSAGE_V2, "T_FIRST", 0, b"first", "DELAY\x011\x02")).await;
+    let got = pull_until(&client, "T_FIRST", 0, 1).await;
+    assert_eq!(got[0].body.as_slice(), b"first");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_that_are_not_in_memory_are_read_aside() {
     let broker = Fixture::start(|config| config.in_memory_percent = 0).await;
     let client = broker.client().await;

@@ -149,6 +149,24 @@ async fn what_is_due_at_one_second_comes_in_the_order_of_its_sending() {
     broker.stop().await;
 }
 
+/// Its unit is in the timer log, which leads to whatever comes to stand in its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_in_the_place_of_one_that_the_log_lost_comes_at_its_own_time() {
+    let (mut broker, client) = broker().await;
+    put(&client, "T", "lost", 3_000).await;
+    caught_up(&client).await;
+    broker.restart_after(|root| std::fs::remove_dir_all(root.join("commitlog")).unwrap()).await;
+    let client = broker.client().await;
+    put(&client, "T", "kept", 1_000).await;
+    caught_up(&client).await;
+    broker.clock().by(Duration::from_secs(1_100));
+    assert_eq!(bodies(&await_count(&client, "T", 1).await), ["kept"]);
+    broker.clock().by(Duration::from_secs(3_000));
+    caught_up(&client).await;
+    assert_eq!(bodies(&all(&client, "T").await), ["kept"]);
+    broker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_due_beyond_the_window_goes_round_until_it_is_near_and_comes_once() {
     let (broker, client) = started(|config| config.timer_window = 60).await;

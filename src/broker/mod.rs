@@ -351,12 +351,17 @@ fn load_state(
     offsets.clamp(&config.store.path("quarantine/config"), |topic, id| {
         store.find_queue(topic, id).map_or(QueueOffset::ZERO, |queue| store.max_offset(queue))
     })?;
+    let schedule = Schedule::load(file("delayOffset.json")?, config.store.delay_levels_ms(), now)?;
+    schedule.clamp(|id| {
+        let queue = store.find_queue(names::SCHEDULE_TOPIC, id)?;
+        Some([store.min_offset(queue), store.max_offset(queue)])
+    });
     Ok(State {
         topics: Topics::load(file("topics.json")?, config, now)?,
         groups: Groups::load(file("subscriptionGroup.json")?, config.store.lmq, now)?,
         offsets,
         pop: Pop::load(config, file)?,
-        schedule: Schedule::load(file("delayOffset.json")?, config.store.delay_levels_ms(), now)?,
+        schedule,
         timed: Counts::of_timers(file("timermetrics")?)?,
         halves: Counts::of_transactions(file("transactionMetrics")?)?,
         filters: Filters::load(file("consumerFilter.json")?, config.bloom(), config.keep_filters_ms, now)?,

@@ -143,6 +143,29 @@ impl Schedule {
         Ok(Self { levels, table: Mutex::new(table), file, worker: Worker::default(), delivered })
     }
 
+    /// Takes every offset back into its queue, which a log that was cut, or lost its front, leaves outside. A level
+    /// whose queue is gone begins at 0. This must be done before anything is put: the first new message of such a
+    /// queue has the number that the kept offset is past.
+    pub(crate) fn clamp(&self, bounds_of: impl Fn(i32) -> Option<[QueueOffset; 2]>) {
+        let mut table = self.table.lock();
+        let Table { offsets, durable, .. } = &mut *table;
+        for (level, kept) in offsets {
+            let [min, max] = bounds_of(level.saturating_sub(1)).unwrap_or_default().map(QueueOffset::get);
+            let offset = (*kept).clamp(min, max.max(min));
+            if offset != *kept {
+                tracing::warn!(
+                    level,
+                    kept,
+                    min,
+                    max,
+                    "the delay offset lies outside of its queue, corrected"
+                );
+                *kept = offset;
+                durable.insert(*level, offset);
+            }
+        }
+    }
+
     /// Starts the thread.
     pub(crate) fn start(broker: &Arc<Broker>) -> Result<()> {
         let period = Duration::from_millis(broker.config.save_delay_offsets_ms);
@@ -440,6 +463,25 @@ mod tests {
         schedule.save(PhysicalOffset::ZERO).unwrap();
         let saved = std::fs::read_to_string(dir.path().join("delayOffset.json")).unwrap();
         assert!(saved.contains("1:5") && saved.contains("18:2"), "{saved}");
+    }
+
+    #[test]
+    fn every_offset_is_taken_back_into_its_queue_and_to_0_where_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "{\"offsetTable\":{1:5,2:5,3:5,4:5,-2147483648:5}}";
+        std::fs::write(dir.path().join("delayOffset.json"), text).unwrap();
+        let first = schedule(dir.path());
+        first.clamp(|queue| match queue {
+            0 => None,
+            1 => Some([QueueOffset(0), QueueOffset(3)]),
+            2 => Some([QueueOffset(7), QueueOffset(9)]),
+            3 => Some([QueueOffset(2), QueueOffset(5)]),
+            _ => None,
+        });
+        first.save(PhysicalOffset::ZERO).unwrap();
+        for schedule in [first, schedule(dir.path())] {
+            assert_eq!([1, 2, 3, 4].map(|level| schedule.offset(level)), [0, 3, 7, 5]);
+        }
     }
 
     #[test]

@@ -61,12 +61,13 @@ fn list(vfs: &dyn Vfs, dir: &Path, size: usize) -> Result<Vec<File>> {
 }
 
 impl TimerLog {
-    /// Opens the files and gives every unit, with its place, to `visit`. The log ends before the first that is none.
+    /// Opens the files and gives every unit, with its place, to `visit`. The log ends before the first that is none, or
+    /// that `visit` refuses.
     pub(super) fn open(
         vfs: &Arc<dyn Vfs>,
         dir: &Path,
         size: usize,
-        mut visit: impl FnMut(i64, &Unit),
+        mut visit: impl FnMut(i64, &Unit) -> bool,
     ) -> Result<Self> {
         let mut log = Self {
             vfs: Arc::clone(vfs),
@@ -94,12 +95,15 @@ impl TimerLog {
         Ok(log)
     }
 
-    /// Visits the units of a file. Says where they end and whether a mark that the log goes on in the next file follows.
-    fn walk(&self, file: &File, visit: &mut impl FnMut(i64, &Unit)) -> (usize, bool) {
+    /// Visits the units of a file until one is refused. Says where they end and whether a mark that the log goes on in
+    /// the next file follows.
+    fn walk(&self, file: &File, visit: &mut impl FnMut(i64, &Unit) -> bool) -> (usize, bool) {
         let mut at = 0;
         while self.size - at >= UNIT + BLANK {
             let Some(unit) = Unit::decode(&file.table.get(at)) else { break };
-            visit(file.base + i64::try_from(at).unwrap_or(0), &unit);
+            if !visit(file.base + i64::try_from(at).unwrap_or(0), &unit) {
+                return (at, false);
+            }
             at += UNIT;
         }
         (at, self.size - at >= BLANK && is_blank(&file.table.get(at)))
@@ -132,7 +136,10 @@ impl TimerLog {
     /// Gives every unit to `visit`, in order.
     pub(super) fn each(&self, mut visit: impl FnMut(i64, &Unit)) {
         for file in &self.files {
-            let _ = self.walk(file, &mut visit);
+            let _ = self.walk(file, &mut |at, unit| {
+                visit(at, unit);
+                true
+            });
         }
     }
 
@@ -245,7 +252,11 @@ mod tests {
 
     fn offsets(dir: &Path) -> (Vec<i64>, TimerLog) {
         let mut seen = Vec::new();
-        let log = TimerLog::open(&vfs(), dir, SIZE, |_, unit| seen.push(unit.offset)).unwrap();
+        let log = TimerLog::open(&vfs(), dir, SIZE, |_, unit| {
+            seen.push(unit.offset);
+            true
+        })
+        .unwrap();
         (seen, log)
     }
 

@@ -140,7 +140,13 @@ impl State {
         let mut slots: HashMap<i64, Slot> = HashMap::new();
         let (mut units, mut waiting_by_topic) = (HashSet::new(), HashMap::new());
         let mut last: Option<Unit> = None;
+        // The log may have lost its tail. Another message may come to stand where a lost one stood: it is no longer
+        // the unit's, and has none yet.
+        let log_end = store.status().max_offset.get();
         let log = TimerLog::open(vfs, &config.store.path("timerlog"), config.timer_log_size, |at, unit| {
+            if unit.offset >= log_end {
+                return false;
+            }
             if at >= saved.log_end {
                 units.insert(unit.offset);
             }
@@ -151,6 +157,7 @@ impl State {
                 slots.insert(time, slot);
                 *waiting_by_topic.entry(unit.topic_hash).or_default() += unit.deed.counts();
             }
+            true
         })?;
         let oldest = slots.keys().min().map_or(write_ms, |time| time * precision_ms);
         let read_ms = if saved.read_ms > 0 { saved.read_ms } else { oldest.min(write_ms) };
@@ -170,6 +177,8 @@ impl State {
             });
         }
         let behind_last = number.map_or(0, |number| number + 1);
+        // Numbers of messages that are lost are given out again.
+        let seen = saved.queue_offset.min(end_of_topic(store));
         let mut state = Self {
             vfs: Arc::clone(vfs),
             wheel_path,
@@ -182,7 +191,7 @@ impl State {
             done: 0,
             write_ms,
             queue_offset: saved.queue_offset.min(behind_last),
-            before: Before { queue_offset: saved.queue_offset, read_ms, units },
+            before: Before { queue_offset: seen, read_ms, units },
             delivered: PhysicalOffset::ZERO,
             waiting: slots.values().map(|slot| i64::from(slot.count)).sum(),
             waiting_by_topic,
@@ -319,6 +328,12 @@ impl State {
     }
 }
 
+/// Behind the last message of the timer topic.
+fn end_of_topic(store: &Store) -> i64 {
+    let queue = store.find_queue(names::TIMER_TOPIC, TIMER_QUEUE);
+    queue.map_or(0, |queue| store.max_offset(queue).get())
+}
+
 /// The beginning of the time that `ms` lies in.
 pub(super) const fn floor(ms: i64, precision_ms: i64) -> i64 {
     ms.div_euclid(precision_ms) * precision_ms
@@ -358,6 +373,20 @@ mod tests {
             std::fs::read(golden.store_dir().join("timerwheel")).unwrap() == wheel_before,
             "the wheel was changed"
         );
+    }
+
+    #[test]
+    fn of_a_log_that_is_gone_nothing_was_seen_and_nothing_waits() {
+        let golden = golden_stores::broker();
+        let vfs: Arc<dyn Vfs> = Arc::new(OsVfs);
+        let config = BrokerConfig::new(Config::new(golden.store_dir()));
+        std::fs::remove_dir_all(golden.store_dir().join("commitlog")).unwrap();
+        let store = Store::open(config.store.clone()).unwrap();
+        let now = StoreTimestamp(1_795_241_300_000);
+        let state = State::load(&config, &vfs, &store, now, Arc::default()).unwrap();
+        assert_eq!((state.queue_offset, state.before.queue_offset), (0, 0));
+        assert_eq!((state.before.units.len(), state.log.end(), state.waiting), (0, 0, 0));
+        store.close().unwrap();
     }
 
     #[test]
