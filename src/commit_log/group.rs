@@ -14,7 +14,8 @@
 //! sleep while word[round] == seen
 //! ```
 //! `target` is set under the lock in which the bytes are taken, so no waiter misjudges its round; `durable` is stored
-//! before the lock is taken again, so a waiter that comes late sees it. `tests/protocol` tries every interleaving.
+//! before the lock is taken again, so a waiter that comes late sees it. `tests/protocol` runs
+//! this file in every interleaving with up to three preemptions.
 
 use std::time::Duration;
 

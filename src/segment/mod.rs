@@ -6,12 +6,16 @@
 
 mod allocator;
 mod region;
+mod run;
 #[expect(clippy::module_inception, reason = "the module is named for the run, the type for one of it")]
 mod segment;
 mod segments;
+mod sync;
+mod watermark;
 
 pub use allocator::Allocator;
 pub use region::{Lease, RecordSink, Region, SlotTable, Tail, fill_buffer};
 pub(crate) use region::{prefetch, prefetch_value};
+pub use run::Segments;
 pub use segment::Segment;
-pub use segments::{Discovered, Segments, discover};
+pub use segments::{Discovered, discover};

@@ -22,10 +22,11 @@ use std::{
     slice,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicU32, Ordering},
     },
 };
 
+use super::watermark::Watermark;
 use crate::{
     error::Result,
     vfs::{Advice, Backing, check_readable},
@@ -35,7 +36,7 @@ use crate::{
 pub struct Region {
     base: NonNull<u8>,
     len: usize,
-    published: AtomicUsize,
+    published: Watermark,
     backing: Box<dyn Backing>,
 }
 
@@ -70,7 +71,7 @@ impl Region {
     }
 
     fn over(backing: Box<dyn Backing>, published: usize) -> Self {
-        Self { base: backing.base(), len: backing.len(), published: AtomicUsize::new(published), backing }
+        Self { base: backing.base(), len: backing.len(), published: Watermark::new(published), backing }
     }
 
     /// Bytes mapped.
@@ -82,7 +83,7 @@ impl Region {
     /// Bytes that readers may see.
     #[must_use]
     pub fn published(&self) -> usize {
-        self.published.load(Ordering::Acquire)
+        self.published.get()
     }
 
     /// The published bytes.
@@ -95,7 +96,7 @@ impl Region {
     /// Bytes `range` kept mapped, `None` unless wholly published.
     #[must_use]
     pub fn lease(self: &Arc<Self>, range: Range<usize>) -> Option<Lease> {
-        (range.start <= range.end && range.end <= self.published()).then(|| Lease {
+        self.published.covers(&range).then(|| Lease {
             region: Arc::clone(self),
             start: range.start,
             len: range.end - range.start,
@@ -224,7 +225,7 @@ impl Tail {
     #[inline]
     fn publish(&mut self, len: usize) {
         self.at += len;
-        self.region.published.store(self.at, Ordering::Release);
+        self.region.published.publish(self.at);
     }
 }
 

@@ -1,8 +1,9 @@
-//! Every interleaving of the store's protocols between threads, within loom's bounds.
+//! The store's protocols between threads in every interleaving with up to three preemptions.
 //!
-//! [`group`] is the store's own file, compiled here with loom's mutex, atomics and a futex built from them;
-//! no wait has a timeout, so whoever is not woken hangs, and loom says so. What surrounds it (`CommitLog::wait_durable`
-//! and `sync_round`) and the watermark of a `Region` are modelled below in the same order of steps.
+//! [`group`], [`segment::run`] and [`segment::watermark`] are the store's own files, compiled here with loom's locks,
+//! atomics, `Arc` and a futex built from them; no wait has a timeout, so whoever is not woken hangs, and loom says so.
+//! What surrounds them is a model, in the same order of steps: `CommitLog::wait_durable` and `sync_round` around the
+//! group, and a segment whose file is two bytes and whose unmapping is a write to them.
 //!
 //! `cargo test --release --manifest-path tests/protocol/Cargo.toml`
 #![cfg(test)]
@@ -10,6 +11,44 @@
 #[allow(dead_code, reason = "the model has no completions")]
 #[path = "../../../src/commit_log/group.rs"]
 mod group;
+
+/// The run of segments and its leases.
+mod segment {
+    #[allow(dead_code, reason = "the model asks for one place at a time")]
+    #[path = "../../../../src/segment/run.rs"]
+    pub mod run;
+    #[path = "../../../../src/segment/watermark.rs"]
+    pub mod watermark;
+
+    /// What `src/segment/sync.rs` is to the store.
+    mod sync {
+        pub use loom::sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        };
+
+        /// A lock that cannot be poisoned, as the store's.
+        #[derive(Debug)]
+        pub struct RwLock<T>(loom::sync::RwLock<T>);
+
+        impl<T> RwLock<T> {
+            pub fn new(value: T) -> Self {
+                Self(loom::sync::RwLock::new(value))
+            }
+
+            pub fn read(&self) -> loom::sync::RwLockReadGuard<'_, T> {
+                self.0.read().expect("no thread of a model panics")
+            }
+
+            pub fn write(&self) -> loom::sync::RwLockWriteGuard<'_, T> {
+                self.0.write().expect("no thread of a model panics")
+            }
+        }
+    }
+
+    mod model;
+    pub use model::Segment;
+}
 
 /// What `src/commit_log/sync.rs` is to the store.
 mod sync {
