@@ -18,9 +18,9 @@ import shutil
 import subprocess
 import tempfile
 
-import survivor
-
 import java_reader
+import picture
+import survivor
 
 PAGE = 4096
 KEYS = 25
@@ -39,10 +39,10 @@ REASONS = {
     "java-phantom-end": "Java's queue ends behind its last message: zeros or entries of lost records are counted.",
     "number-of-lost-record": "Ours keeps the numbers of records that were lost to damage; Java gives them out again.",
     "queue-starts-later": "Java's queue begins later than ours, with the same messages behind that.",
-    "missing-segment": "A segment in the middle is gone: Java goes on and serves other messages in the gap, ours refuses "
-                       "and names the file.",
-    "wrong-size": "A file has another length than configured: Java maps it longer or cuts it, ours refuses and names it.",
-    "foreign-file": "A file that is none of the store's lies in it: ours refuses and names it.",
+    "missing-segment": "More segments in a row are gone than ours stands in for, or no whole number of them: Java goes on and serves other messages in the "
+                       "gap, ours refuses and says which segment it misses.",
+    "wrong-size": "A file has another length than configured and none of its kind has the configured one, or it is longer: Java "
+                  "maps it longer or cuts it, ours refuses and names it.",
     "number-damaged": "The record's queue, topic or number is not what its neighbours and its entry say: in no queue of ours.",
     "stray-segment": "A file of the log has no segment's name, and the log begins behind it: Java serves it by the order of the names, ours "
                      "warns and leaves it.",
@@ -265,13 +265,38 @@ def ends(java, ours, strays):
                 *name, here["maxOffset"], there["maxOffset"])
 
 
-def refusal(text):
-    """The reason of an error of ours, if it is one."""
-    for part, reason in (("has no segment at", "missing-segment"), ("the configuration says", "wrong-size"),
-                         ("is not a", "foreign-file")):
-        if part in text:
-            return reason
-    return None
+# The errors by which ours refuses a directory that Java serves.
+REFUSALS = (
+    ("missing-segment", r"error: the CommitLog in (?P<path>.+) has no segment at (?P<number>\d+): "),
+    ("wrong-size", r"error: (?P<path>.+) has (?P<length>\d+) bytes, the configuration says (?P<right>\d+) \((?P<key>\w+)\): "),
+)
+# Segments in a row that ours stands in for.
+STOOD_IN = 1024
+
+
+def refusal(text, store, conf):
+    """The reason of an error of ours, if it is one and the directory is what it says: (reason, None) or (None, why not)."""
+    found = [(reason, re.search(rule, text)) for reason, rule in REFUSALS]
+    found = [(reason, match) for reason, match in found if match]
+    if len(found) != 1:
+        return None, "ours refuses: " + text.strip()[-200:]
+    reason, match = found[0]
+    path = match["path"]
+    holds = os.path.commonpath([path, store]) == store and os.path.exists(path)
+    if holds and reason == "missing-segment":
+        size = int(conf["mappedFileSizeCommitLog"])
+        names = sorted(int(name) for name in os.listdir(path) if re.fullmatch(r"\d{20}", name))
+        missing = int(match["number"])
+        behind = [name for name in names if name > missing]
+        holds = missing not in names and names[0] < missing and behind and (
+            (behind[0] - missing) % size or (behind[0] - missing) // size > STOOD_IN)
+    elif holds:
+        length, right = int(match["length"]), int(match["right"])
+        folder, name = os.path.split(path)
+        alone = all(os.path.getsize(os.path.join(folder, other)) != right for other in os.listdir(folder))
+        holds = os.path.getsize(path) == length != right and (length > right or alone or int(name) % right)
+        holds = holds and int(conf.get(match["key"], right)) <= right
+    return (reason, None) if holds else (None, "ours refuses, and it is not so: " + text.strip()[-200:])
 
 
 def dump(reput, store, conf, asked):
@@ -288,14 +313,19 @@ def run(reput, reader, source, home, dice, show):
     store = os.path.join(home, "store")
     conf = os.path.join(home, "broker.conf")
     with open(os.path.join(source, "MANIFEST.json")) as manifest, open(conf, "w") as out:
-        out.writelines("%s=%s\n" % pair for pair in json.load(manifest)["config"].items())
+        config = json.load(manifest)["config"]
+        out.writelines("%s=%s\n" % pair for pair in config.items())
     changes = [change(store, dice) for _ in range(dice.choice([1, 1, 1, 2, 3]))]
     copy, mended = os.path.join(home, "java"), os.path.join(home, "mended")
     shutil.copytree(store, copy)
     shutil.copytree(store, mended)
     said, lines = reader.dump(copy, conf)
     asked = [line for line in lines if line["t"] == "query"][:KEYS]
+    before = picture.files(store)
     done = dump(reput, store, conf, asked)
+    touched = picture.changed(before, picture.files(store))
+    if touched:
+        return changes, [(None, "`store dump` changed %s" % touched)], False
     if show:
         print(said, done.returncode, done.stderr)
     if done.returncode < 0 or "panicked" in done.stderr:
@@ -303,7 +333,14 @@ def run(reput, reader, source, home, dice, show):
     if done.returncode:
         if said != "loaded":
             return changes, [], False
-        return changes, [(refusal(done.stderr), "ours refuses: " + done.stderr.strip()[-200:])], False
+        reason, why = refusal(done.stderr, store, config)
+        # Who means to mend it is refused in the same way, and finds it as it was.
+        repair = subprocess.run([reput, "store", "repair", "--apply", "--config", conf, store], capture_output=True, text=True,
+                                timeout=120)
+        touched = picture.changed(before, picture.files(store))
+        if reason and (repair.returncode != 2 or refusal(repair.stderr, store, config)[0] != reason or touched):
+            reason, why = None, "repair ended with %d, changed %s: %s" % (repair.returncode, touched, repair.stderr.strip()[-200:])
+        return changes, [(reason, why or reason)], False
     ours = Served([json.loads(line) for line in done.stdout.splitlines()], True)
     wrong, applied = after_repair(reput, reader, mended, store, conf, ours, show)
     if said == "refused":
@@ -420,8 +457,11 @@ def main():
     root = tempfile.mkdtemp(prefix="reput-differential.", dir=words.work)
     tally = survivor.Tally()
     stores = extract(words.archives, root)
-    reader = java_reader.Reader()
     chosen = [words.one] if words.one is not None else range(words.first, words.first + words.directories)
+    reader = java_reader.reader(None, tally, "directories for Java", len(chosen))
+    if reader is None:
+        shutil.rmtree(root)
+        tally.end(len(chosen))
     agree = 0
     try:
         for n in chosen:

@@ -142,7 +142,7 @@ def run(program, root, number, case, java):
     else:
         before = ["env", *("%s=%s" % pair for pair in env.items()), "SHORT_ROOT=" + store, "SHORT_LOG=" + log]
     writer = survivor.Writer(program, store, conf, acks, before=before, count=MESSAGES, **{"from": 10**9})
-    status = writer.end(60)
+    status = writer.end(300)
     traced = None
     if os.path.exists(log):
         with open(log, errors="replace") as text:

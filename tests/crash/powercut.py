@@ -408,8 +408,11 @@ def main():
     words.add_argument("--work", default="/dev/shm" if os.path.isdir("/dev/shm") else None)
     words = words.parse_args()
     words.reput = words.reput or os.path.join(os.path.dirname(words.program), os.pardir, "reput")
+    # What others put beside it is theirs.
+    words.work = tempfile.mkdtemp(prefix="reput-cuts.", dir=words.work)
     tally = survivor.Tally()
     if not os.path.exists("/dev/fuse") or not os.path.exists("/dev/loop-control"):
+        os.rmdir(words.work)
         survivor.forbidden("power cuts", "/dev/fuse or /dev/loop-control is not there", words.cuts)
     java = None
     if words.java:
@@ -421,6 +424,8 @@ def main():
     finally:
         if java:
             java.end()
+    if not os.listdir(words.work):
+        os.rmdir(words.work)
     tally.end(planned)
 
 
@@ -439,10 +444,12 @@ def one_kind(words, kind, tally, java, count):
     if words.skip != "unreadable":
         parts.append((UNREADABLE, "unreadable pages on " + kind, lambda: unreadable(words, kind, tally)))
     for cases, what, part in parts:
-        done = tally.passed + tally.failed
+        done, here = tally.passed + tally.failed, set(os.listdir(words.work))
         try:
             part()
         except (OSError, subprocess.SubprocessError, RuntimeError) as error:
+            for name in set(os.listdir(words.work)) - here:
+                shutil.rmtree(os.path.join(words.work, name), ignore_errors=True)
             tally.not_run(what, error, max(1, cases - (tally.passed + tally.failed - done)))
     return sum(cases for cases, _, _ in parts)
 

@@ -175,7 +175,7 @@ def segment(number):
         written = [name for name in scene.segments() if any(True for _ in picture.blocks(os.path.join(scene.store, "commitlog", name)))]
         base = int(written[number])
         # What the writer goes on to write into a removed file is gone with it.
-        kept = size // 2 if cut is shorten else 0
+        kept = middle(os.path.join(scene.store, "commitlog", written[number])) if cut is shorten else 0
         # A record that reaches over the cut is lost with what is behind it.
         return os.path.join("commitlog", written[number]), (base + max(0, kept - LONGEST), base + size)
     return victim
@@ -196,8 +196,13 @@ def index_file(scene, cut):
     return os.path.join("index", max(os.listdir(os.path.join(scene.store, "index")))), NOTHING
 
 
+def middle(path):
+    """Half of what is written in a file."""
+    return max(at + len(block.rstrip(b"\0")) for at, block in picture.blocks(path)) // 2
+
+
 def shorten(path):
-    os.truncate(path, os.path.getsize(path) // 2)
+    os.truncate(path, middle(path))
 
 
 def empty(path):
