@@ -100,20 +100,21 @@ async fn what_is_sent_to_a_topic_of_batches_stands_in_batch_queues_and_survives_
             (answer.fields.get("nextBeginOffset"), answer.fields.get("maxOffset")),
             (Some("6"), Some("6"))
         );
-        assert!(got.iter().all(|got| got.sys_flag & MARKS == MARKS && got.topic == "B"));
-        let starts: Vec<_> =
-            got.iter().map(|got| (got.queue_offset, got.property("INNER_NUM").unwrap())).collect();
-        assert_eq!(starts, [(0, "3"), (3, "1"), (4, "2")]);
+        let marks: Vec<_> = got.iter().map(|got| got.sys_flag & MARKS).collect();
+        assert!(marks == [MARKS, 0, MARKS] && got.iter().all(|got| got.topic == "B"), "{marks:?}");
+        let starts: Vec<_> = got.iter().map(|got| (got.queue_offset, got.property("INNER_NUM"))).collect();
+        assert_eq!(starts, [(0, Some("3")), (3, None), (4, Some("2"))]);
         assert_eq!((got[0].property("INNER_BASE"), got[0].property("UNIQ_KEY")), (Some("0"), Some("UB")));
         assert_eq!(unwrapped(&got[0].body), three);
-        assert_eq!(unwrapped(&got[1].body), parts(&["d"]));
+        assert_eq!((got[1].body.as_slice(), got[1].property("UNIQ_KEY")), (&b"d"[..], Some("Ud")));
         assert_eq!(unwrapped(&got[2].body), two);
         // From within a batch, all of it comes.
         assert_eq!(pull(&client, "B", 2, 3).await.0[0].queue_offset, 0);
         assert_eq!(pull(&client, "B", 3, 2).await.0[0].queue_offset, 3);
-        let queues = |kind: &str| broker.root().join(kind).join("B").join("0").exists();
-        assert!(queues("batchconsumequeue") && !queues("consumequeue"));
-        assert!(!broker.root().join("consumequeue").join("B").exists());
+        let queues = |kind: &str| broker.root().join(kind).join("B");
+        assert!(!queues("consumequeue").exists());
+        // Files are made when they are flushed, at the latest when the broker stops.
+        assert!(!restarted || queues("batchconsumequeue").join("0").exists());
     }
     broker.stop().await;
 }
@@ -125,10 +126,6 @@ async fn what_cannot_be_an_inner_batch_is_refused_and_leaves_no_queue() {
     assert_eq!(create(&client, "B", "+queue.type=BatchCQ").await.code, response::SUCCESS);
     let one = |properties: &str| send(request::SEND_MESSAGE_V2, "B", 0, b"x", properties);
     for (what, send) in [
-        ("delayed", one("DELAY\x011\x02")),
-        ("timed", one("TIMER_DELAY_SEC\x015\x02")),
-        ("half", one("TRAN_MSG\x01true\x02PGROUP\x01P\x02")),
-        ("compressed", one("").with_field("f", 1)),
         ("says so itself", one("INNER_NUM\x012\x02")),
         ("elsewhere too", send(request::SEND_MESSAGE_V2, "T", 0, b"x", "INNER_MULTI_DISPATCH\x01B\x02")),
         ("a delayed batch", send_batch("B", 0, &parts(&["a"]), "DELAY\x011\x02")),

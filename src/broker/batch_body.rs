@@ -33,25 +33,25 @@ pub(super) fn split(mut body: &[u8]) -> Option<Vec<Part<'_>>> {
     (!parts.is_empty()).then_some(parts)
 }
 
-/// The body of these messages; `None` when one is too long for it.
-pub(super) fn join(parts: &[Part<'_>]) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    for part in parts {
-        let (body, properties) = (part.body, part.properties);
-        let size = FIXED + 4 + body.len() + 2 + properties.len();
-        for number in [i32::try_from(size).ok()?, 0, 0, part.flag, i32::try_from(body.len()).ok()?] {
-            out.extend_from_slice(&number.to_be_bytes());
-        }
-        out.extend_from_slice(body);
-        out.extend_from_slice(&i16::try_from(properties.len()).ok()?.to_be_bytes());
-        out.extend_from_slice(properties);
-    }
-    Some(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The body of these messages; `None` when one is too long for it.
+    fn join(parts: &[Part<'_>]) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        for part in parts {
+            let (body, properties) = (part.body, part.properties);
+            let size = FIXED + 4 + body.len() + 2 + properties.len();
+            for number in [i32::try_from(size).ok()?, 0, 0, part.flag, i32::try_from(body.len()).ok()?] {
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+            out.extend_from_slice(body);
+            out.extend_from_slice(&i16::try_from(properties.len()).ok()?.to_be_bytes());
+            out.extend_from_slice(properties);
+        }
+        Some(out)
+    }
 
     #[test]
     fn a_batch_splits_into_the_messages_it_was_made_of() {

@@ -93,6 +93,14 @@ fn is_copy(record: &Record<'_>) -> bool {
     there || record.topic == names::TIMER_TOPIC && property(properties::TIMER_ROLL_TIMES).is_some()
 }
 
+/// Which service made a copy: the timers add when they did behind what the message got when it came to them, and the
+/// delay service adds no such thing, though a message may have it from an earlier wait.
+fn is_of_timers(record: &Record<'_>) -> bool {
+    let marks = [properties::REAL_QID, properties::TIMER_DEQUEUE_MS].map(str::as_bytes);
+    let last = record.properties.iter().filter(|(name, _)| marks.contains(name)).last();
+    last.is_some_and(|(name, _)| name == marks[1])
+}
+
 #[derive(Debug, Default)]
 struct Found {
     /// How many copies of a content no message has claimed.
@@ -137,8 +145,8 @@ impl Copies {
         found.since = found.since.max(Some(to));
     }
 
-    /// Reads the log from the places that `each` have noted, but not from before `first`, where their first message
-    /// waits.
+    /// Reads the log from the places that the delay service and the timers have noted, for each not from before the
+    /// place where its first message waits.
     pub(super) fn find(store: &Store, each: [(&Self, PhysicalOffset); 2]) {
         let status = store.status();
         let end = status.max_offset;
@@ -158,19 +166,17 @@ impl Copies {
                 continue;
             };
             let record = stored.record();
-            if is_copy(&record) {
-                for ((copies, _), _) in
-                    each.iter().zip(from).filter(|(_, from)| from.is_some_and(|from| at >= from))
-                {
-                    let content =
-                        Content::new(record.topic, record.queue_id, record.properties.raw(), &record);
-                    *copies.0.lock().copies.entry(content).or_default() += 1;
-                    count += 1;
-                }
+            let of = usize::from(is_of_timers(&record));
+            if is_copy(&record) && from[of].is_some_and(|from| at >= from) {
+                let content = Content::new(record.topic, record.queue_id, record.properties.raw(), &record);
+                *each[of].0.0.lock().copies.entry(content).or_default() += 1;
+                count += 1;
             }
             at = at.plus(record.total_size);
         }
-        tracing::info!(copies = count, "delivered before, as the log says, and not noted");
+        if count > 0 {
+            tracing::info!(copies = count, "delivered before, as the log says, and not noted");
+        }
     }
 
     /// Puts what no copy was found of, in order; where the last one ends in the log.
@@ -204,5 +210,87 @@ impl Copies {
             false
         });
         claimed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Config,
+        message::{Message, Queue, StoredMessage},
+        types::StoreTimestamp,
+    };
+
+    const WAITS: &[u8] = b"REAL_TOPIC\x01T\x02REAL_QID\x010\x02";
+
+    fn put(store: &Store, queue: Queue, body: &[u8], text: &[u8]) -> StoredMessage {
+        let message = Message::new(queue, body).properties_raw(text).born_timestamp(StoreTimestamp(7));
+        let at = store.put(&message).unwrap().physical_offset();
+        store.message_at(at).unwrap().unwrap()
+    }
+
+    /// Which of these messages are put once more.
+    fn rest(copies: &Copies, store: &Store, waiting: &[&StoredMessage], queue: Queue) -> Vec<usize> {
+        let mut releases: Vec<_> =
+            waiting.iter().map(|stored| Release::to(stored, queue, WAITS.to_vec())).collect();
+        let places: Vec<_> = waiting.iter().map(|stored| stored.physical_offset()).collect();
+        copies.claim(store, &mut releases);
+        let left = |at: &PhysicalOffset| releases.iter().any(|left| left.stored().physical_offset() == *at);
+        (0..places.len()).filter(|n| left(&places[*n])).collect()
+    }
+
+    #[test]
+    fn each_copy_stands_for_one_message_of_its_service_that_stood_in_the_log_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Config::new(dir.path()).commit_log_file_size(1u64 << 20)).unwrap();
+        let (real, parked) = (store.queue("T", 0).unwrap(), store.queue(names::SCHEDULE_TOPIC, 0).unwrap());
+        let before = put(&store, real, b"before", WAITS);
+        let since = before.physical_offset().plus(before.record().total_size);
+        let [a, again, b, t] = [b"a", b"a", b"b", b"t"].map(|body| put(&store, parked, body, WAITS));
+        put(&store, real, b"a", &[WAITS, b"WAIT\x01false\x02"].concat());
+        put(&store, real, b"t", &[WAITS, b"TIMER_ENQUEUE_MS\x015\x02TIMER_DEQUEUE_MS\x016\x02"].concat());
+        // Sent by a client, and in another queue than it names.
+        put(&store, real, b"b", b"UNIQ_KEY\x01U\x02");
+        put(&store, store.queue("T", 1).unwrap(), b"b", WAITS);
+
+        let noted = || Copies::since(Some(since));
+        let (delays, timers) = (noted(), noted());
+        Copies::find(&store, [(&delays, PhysicalOffset::ZERO), (&timers, PhysicalOffset::ZERO)]);
+        let later = put(&store, parked, b"t", WAITS);
+        let end = store.status().max_offset;
+        assert!(!delays.are_claimed(end) && !timers.are_claimed(end));
+        assert_eq!(rest(&delays, &store, &[&before, &a, &again, &b, &t], real), [0, 2, 3, 4]);
+        assert!(delays.are_claimed(end), "the timers' copies are no concern of the delays'");
+        assert_eq!(rest(&timers, &store, &[&later], real), [0], "it came when the copy was there");
+        assert_eq!(rest(&timers, &store, &[&t], real), [] as [usize; 0]);
+        assert!(timers.are_claimed(end));
+
+        // From where the first message waits on, or nowhere: no file told a place.
+        let (unknown, none) = (Copies::since(None), noted());
+        Copies::find(&store, [(&unknown, PhysicalOffset::ZERO), (&none, end)]);
+        assert!(unknown.are_claimed(end) && none.are_claimed(end));
+        unknown.note(end);
+        assert_eq!(unknown.noted(), Some(end));
+        store.close().unwrap();
+    }
+
+    #[test]
+    fn what_waited_twice_counts_as_the_service_s_that_had_it_last() {
+        let text = |text: &[u8]| {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(Config::new(dir.path()).commit_log_file_size(1u64 << 20)).unwrap();
+            let stored = put(&store, store.queue("T", 0).unwrap(), b"x", text);
+            let found = (is_copy(&stored.record()), is_of_timers(&stored.record()));
+            store.close().unwrap();
+            found
+        };
+        let timed = [WAITS, b"TIMER_DEQUEUE_MS\x016\x02"].concat();
+        assert_eq!(text(WAITS), (true, false));
+        assert_eq!(text(&timed), (true, true));
+        let delayed_again =
+            rewritten(&timed, &[], &[(properties::REAL_TOPIC, "T"), (properties::REAL_QID, "0")]);
+        assert_eq!(text(&delayed_again), (true, false));
+        assert_eq!(text(b"UNIQ_KEY\x01U\x02"), (false, false));
     }
 }

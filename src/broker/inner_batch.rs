@@ -2,12 +2,12 @@
 //! for all of them in its queue and which consumers take apart.
 //!
 //! A queue of such a topic must be made as one, or its directory is one that RocketMQ's broker does not start on; so
-//! whoever needs a topic's queue asks [`Broker::queue`]. A client's batch is stored as it came. A single message
-//! becomes a batch of one: RocketMQ's broker says that it stored one, and no consumer ever sees it.
+//! whoever needs a topic's queue asks [`Broker::queue`]. A client's batch is stored as it came; a single message is stored
+//! as one, and counts for one.
 
 use bytes::Bytes;
 
-use super::{Broker, Refusal, batch_body, property_text::rewritten, topics::TopicConfig};
+use super::{Broker, Refusal, property_text::rewritten, topics::TopicConfig};
 use crate::{error::Result, format::properties, message::Queue, remoting::codes::response, types::SysFlag};
 
 /// A record counts for so many messages at most: the queue's entry has two bytes for it.
@@ -69,30 +69,4 @@ impl InnerBatch {
         let sys_flag = sys_flag.with(SysFlag::INNER_BATCH | SysFlag::NEED_UNWRAP, true);
         Ok(Self { body, properties, sys_flag })
     }
-
-    /// A single message, whose consumers find `own` as its properties.
-    ///
-    /// # Errors
-    /// MESSAGE_ILLEGAL when its body is compressed: a batch's is not, and there is one mark for both.
-    pub(super) fn of_single(
-        message: &batch_body::Part<'_>,
-        text: &[u8],
-        sys_flag: SysFlag,
-    ) -> std::result::Result<Self, Refusal> {
-        if sys_flag.has(SysFlag::COMPRESSED) {
-            return Err(illegal(
-                "the topic takes batches (queue.type=BatchCQ), whose messages cannot be compressed: send it as a batch",
-            ));
-        }
-        let body = batch_body::join(std::slice::from_ref(message))
-            .ok_or_else(|| illegal("the message does not fit into a batch"))?;
-        Self::of_batch(body.into(), 1, text, sys_flag)
-    }
-}
-
-/// Why a message that would have to wait cannot go to such a topic.
-pub(super) fn cannot_wait() -> Refusal {
-    illegal(
-        "the topic takes batches (queue.type=BatchCQ), which can be neither delayed nor part of a transaction",
-    )
 }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::{
     Broker, Refusal, Route, answers, batch_body,
-    inner_batch::{self, InnerBatch},
+    inner_batch::InnerBatch,
     light, names,
     property_text::{Marks, POP_CHECK, PRIORITY, TIMERS, rewritten},
     send_header::SendHeader,
@@ -221,11 +221,7 @@ fn prepare(broker: &Arc<Broker>, conn: &Connection, request: &Command) -> Result
             prepared.make_inner_batch(broker, &header, body)?;
         }
     } else {
-        let queue = prepared.queue;
         single_part(broker, &header, &marks, body, &topic, &mut prepared)?;
-        if topic.takes_batches() {
-            prepared.make_batch_of_one(queue, &header)?;
-        }
     }
     Ok(prepared)
 }
@@ -430,24 +426,6 @@ impl Prepared {
         self.batch = false;
         self.sys_flag = made.sys_flag;
         self.parts = vec![Part { body: made.body, properties: made.properties, flag: header.flag }];
-        Ok(())
-    }
-
-    /// A single message for such a topic, which is the one of `queue`.
-    fn make_batch_of_one(&mut self, queue: Queue, header: &SendHeader<'_>) -> Result<(), Refusal> {
-        if self.queue != queue {
-            return Err(inner_batch::cannot_wait());
-        }
-        for part in &mut self.parts {
-            let own = batch_body::Part {
-                flag: part.flag,
-                body: &part.body,
-                properties: header.properties.as_bytes(),
-            };
-            let made = InnerBatch::of_single(&own, &part.properties, self.sys_flag)?;
-            (part.body, part.properties) = (made.body, made.properties);
-            self.sys_flag = made.sys_flag;
-        }
         Ok(())
     }
 
