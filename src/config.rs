@@ -6,9 +6,16 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    types::PhysicalOffset,
+};
 
 /// When an acknowledged message is on the disk: `flushDiskType`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,6 +109,10 @@ macro_rules! options {
             pub commit_log_dir: Option<PathBuf>,
             /// Files of another length are damaged, whatever the other files look like: somebody has said so.
             pub(crate) sizes_are_certain: bool,
+            /// Recovery reads everything, also where a file proves that it need not.
+            pub(crate) reads_all: bool,
+            /// Where recovery says how far it is.
+            pub(crate) reached: Reached,
             $( $(#[$doc])* #[doc = ""] #[doc = concat!("RocketMQ's `", $key, "`.")] pub $name: $type, )*
         }
 
@@ -109,7 +120,14 @@ macro_rules! options {
             /// The defaults of RocketMQ over the store in `root`.
             #[must_use]
             pub fn new(root: impl Into<PathBuf>) -> Self {
-                Self { root: root.into(), commit_log_dir: None, sizes_are_certain: false, $( $name: $default, )* }
+                Self {
+                    root: root.into(),
+                    commit_log_dir: None,
+                    sizes_are_certain: false,
+                    reads_all: false,
+                    reached: Reached::default(),
+                    $( $name: $default, )*
+                }
             }
 
             /// Every key that [`Config::set`] understands.
@@ -243,6 +261,21 @@ options! {
 
 /// RocketMQ's 18 delay levels.
 pub const DELAY_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
+
+/// The place in the log that recovery has come to, for whoever waits for it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reached(Arc<AtomicI64>);
+
+impl Reached {
+    /// Everything below is read.
+    pub(crate) fn set(&self, at: PhysicalOffset) {
+        self.0.store(at.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> PhysicalOffset {
+        PhysicalOffset(self.0.load(Ordering::Relaxed))
+    }
+}
 
 impl Config {
     /// Says whether the configured file sizes are known to be right. Without that word, files that are too short while

@@ -5,13 +5,14 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
 
-use reput::verify::{self, Level};
+use reput::verify::{self, Level, Plan, Repair};
 use serde_json::Value;
 use support::Golden;
 
@@ -61,6 +62,74 @@ fn records(golden: &Golden) -> BTreeMap<i64, String> {
     records
 }
 
+/// What a repair did is what its plan said: both reports, and the files as they were and are.
+fn does_as_planned(golden: &Golden, plan: Plan, done: Repair, before: &BTreeMap<PathBuf, Vec<u8>>) {
+    let name = &golden.name;
+    let timeless = |mut repair: Repair| {
+        repair.recovery.elapsed = Duration::ZERO;
+        repair
+    };
+    assert_eq!(timeless(plan.repair), timeless(done), "{name}");
+
+    let after = files(&golden.store_dir());
+    let none = Vec::new();
+    let file = |all: &BTreeMap<PathBuf, Vec<u8>>, path: &PathBuf| all.get(path).unwrap_or(&none).clone();
+    let changed = |kind: &str| {
+        let dir = golden.path(kind);
+        let all: BTreeSet<_> =
+            before.keys().chain(after.keys()).filter(|path| path.starts_with(&dir)).collect();
+        all.into_iter().filter(|path| before.get(*path) != after.get(*path)).cloned().collect::<Vec<_>>()
+    };
+    let mut queues: BTreeMap<PathBuf, [u64; 5]> = BTreeMap::new();
+    for (kind, width) in [("consumequeue", 20), ("consumequeue_ext", 20), ("batchconsumequeue", 46)] {
+        for path in changed(kind) {
+            let counts = queues.entry(path.parent().unwrap().to_path_buf()).or_default();
+            counts[3] += u64::from(!before.contains_key(&path));
+            counts[4] += u64::from(!after.contains_key(&path));
+            let (was, is) = (file(before, &path), file(&after, &path));
+            let len = was.len().max(is.len()).next_multiple_of(width);
+            let [was, is] = [was, is].map(|mut bytes| {
+                bytes.resize(len, 0);
+                bytes
+            });
+            for (was, is) in was.chunks(width).zip(is.chunks(width)).filter(|(was, is)| was != is) {
+                let nothing = |entry: &[u8]| entry.iter().all(|byte| *byte == 0);
+                counts[if nothing(was) {
+                    0
+                } else if nothing(is) {
+                    2
+                } else {
+                    1
+                }] += 1;
+            }
+        }
+    }
+    queues.retain(|_, counts| *counts != [0; 5]);
+    let planned: BTreeMap<_, _> = plan
+        .queues
+        .into_iter()
+        .map(|queue| {
+            let counts = [queue.added, queue.rewritten, queue.dropped, queue.files_made, queue.files_removed];
+            (queue.dir, counts)
+        })
+        .collect();
+    assert_eq!(planned, queues, "{name}");
+
+    let entries = |bytes: &Vec<u8>| {
+        let count = bytes.get(36..40).map_or(0, |count| i32::from_be_bytes(count.try_into().unwrap()));
+        u64::try_from(count.max(1) - 1).unwrap()
+    };
+    // A new file is named by the time of its making.
+    let mut index: Vec<_> = changed("index")
+        .into_iter()
+        .map(|path| (before.get(&path).map(entries), after.get(&path).map(entries)))
+        .collect();
+    let mut planned: Vec<_> = plan.index.iter().map(|file| (file.before, file.after)).collect();
+    index.sort();
+    planned.sort();
+    assert_eq!(planned, index, "{name}");
+}
+
 fn check(archive: &str) {
     for golden in support::unpack_all(archive) {
         let name = golden.name.as_str();
@@ -87,7 +156,10 @@ fn check(archive: &str) {
 
         let kept = records(&golden);
         let config = golden.config().sizes_are_certain(true);
-        verify::repair(config.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let plan = verify::plan(config.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(files(&golden.store_dir()) == before, "{name}: the plan changed the directory");
+        let done = verify::repair(config.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        does_as_planned(&golden, plan, done, &before);
         let mut left = Vec::new();
         let summary =
             verify::verify(config, &mut |finding| left.push(finding.to_string()), &mut |_| {}).unwrap();
@@ -137,6 +209,15 @@ fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
+fn lines_of(output: &Output) -> Vec<Value> {
+    let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+fn line_of(output: &Output, kind: &str) -> Value {
+    lines_of(output).into_iter().find(|line| line["t"] == kind).unwrap_or_else(|| panic!("{}", told(output)))
+}
+
 #[test]
 fn the_commands_say_what_is_wrong_ask_before_they_write_and_end_with_the_right_code() {
     let golden = support::unpack("crash", "crash-magic-middle");
@@ -144,12 +225,7 @@ fn the_commands_say_what_is_wrong_ask_before_they_write_and_end_with_the_right_c
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     assert!(told(&output).contains("no record from 294953 to 295688"), "{}", told(&output));
     let output = run(&golden, &["verify", "--json"]);
-    let lines: Vec<Value> = output
-        .stdout
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(|line| serde_json::from_slice(line).unwrap())
-        .collect();
+    let lines = lines_of(&output);
     let last = lines.last().unwrap();
     assert_eq!((&last["t"], &last["whole"], &last["damage"]), (&"summary".into(), &false.into(), &1.into()));
     assert!(
@@ -165,8 +241,18 @@ fn the_commands_say_what_is_wrong_ask_before_they_write_and_end_with_the_right_c
     assert!(told(&output).contains("Nothing was changed"), "{}", told(&output));
     assert!(files(&golden.store_dir()) == before);
 
-    let output = run(&golden, &["repair", "--apply"]);
+    assert!(told(&output).contains("quarantine: 735 bytes of the log at 294953"), "{}", told(&output));
+    assert!(told(&output).contains("log: 1 gap records over bytes 32809 to 33544"), "{}", told(&output));
+    let planned = line_of(&run(&golden, &["repair", "--json"]), "plan");
+
+    let output = run(&golden, &["repair", "--apply", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let done = line_of(&output, "repair");
+    for (key, value) in
+        done.as_object().unwrap().iter().filter(|(key, _)| !["t", "applied"].contains(&key.as_str()))
+    {
+        assert_eq!(planned[key], *value, "{key}");
+    }
     assert!(golden.path("config/topics.json.damaged-1").exists());
     assert!(fs::read_to_string(golden.path("quarantine/manifest.jsonl")).unwrap().contains("294953"));
     let output = run(&golden, &["verify"]);

@@ -241,6 +241,13 @@ impl Run {
         })
     }
 
+    /// The last file, and from which byte on nothing is written in it; `None` when it is full.
+    pub(super) fn unwritten(&self) -> Option<(PathBuf, u64)> {
+        let last = self.files.back()?;
+        let from = self.end().max(last.base) - last.base;
+        (from < self.file_size).then(|| (last.path.clone(), from))
+    }
+
     /// Where the file that holds `at` ends.
     pub(super) fn file_end(&self, at: u64) -> u64 {
         at - at % self.file_size + self.file_size

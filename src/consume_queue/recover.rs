@@ -143,6 +143,13 @@ impl Queue {
         Ok(())
     }
 
+    /// The files of the queue that are not full, and from which byte on nothing is written in each.
+    pub(crate) fn unwritten(&self) -> Vec<(PathBuf, u64)> {
+        let state = self.lock();
+        let ext = state.ext.as_ref().and_then(|ext| ext.run.unwritten());
+        state.run.unwritten().into_iter().chain(ext).collect()
+    }
+
     /// Drops the entries from `end` on.
     pub(crate) fn truncate_to(&self, end: QueueOffset) -> Result<()> {
         let mut state = self.lock();

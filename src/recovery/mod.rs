@@ -283,6 +283,7 @@ impl Parts<'_> {
                         index.take(at, &keys, dead, &report.damage)?;
                     }
                     report.records += 1;
+                    self.config.reached.set(at);
                     last = (at, header.store_timestamp);
                 }
                 Step::Damage(range) if holes.as_ref().is_some_and(|holes| holes.ends_log(&range)) => {

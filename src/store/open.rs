@@ -190,8 +190,13 @@ fn find(
     let abort = config.path("abort");
     let aborted = vfs.stat(&abort).map_err(Error::io("stat", &abort))?.is_some();
     let log = commit_log::load(Arc::clone(vfs), config)?;
-    let start = if aborted { agreed::start(&**vfs, config, &checkpoint, &log)? } else { None };
-    let untouched = if aborted { None } else { clean_stop::untouched(vfs, config, &checkpoint, &log)? };
+    let start =
+        if aborted && !config.reads_all { agreed::start(&**vfs, config, &checkpoint, &log)? } else { None };
+    let untouched = if aborted || config.reads_all {
+        None
+    } else {
+        clean_stop::untouched(vfs, config, &checkpoint, &log)?
+    };
     let mut aside = Vec::new();
     let (table, closed) = match untouched {
         Some(Untouched { table, closed }) => (table, Some(closed)),

@@ -2,15 +2,18 @@
 
 use std::path::Path;
 
-use super::{Part, finding::Findings};
+use super::{
+    Part,
+    finding::{Findings, Kind, Level},
+};
 use crate::{
     config::Config,
-    error::{Error, Result},
+    error::{Corruption, Error, Result},
     format::{
         consume_queue::{BATCH_ENTRY, ENTRY},
         index::Geometry,
     },
-    recovery::RecoveryReport,
+    recovery::{DamagedRange, RecoveryReport},
     types::PhysicalOffset,
     vfs::{Change, ChangeKind, OverlayVfs, Vfs},
 };
@@ -30,22 +33,13 @@ pub(super) fn check(
 ) -> Result<()> {
     let root = std::path::absolute(&config.root).map_err(Error::io("find", &config.root))?;
     let log = std::path::absolute(config.commit_log_path()).map_err(Error::io("find", &config.root))?;
-    let explained =
-        report.torn.is_some() || !report.files.is_empty() || report.damage.iter().any(|r| !r.is_closed());
     for change in overlay.changes().map_err(Error::io("compare", &config.root))? {
         if matches!(change.kind, ChangeKind::Removed { zero: true }) {
             // Made ahead and never written.
             continue;
         }
         if change.path.starts_with(&log) {
-            if !explained {
-                findings.damage(
-                    Part::Log,
-                    &change.path,
-                    start(&change),
-                    "bytes that belong to no record".into(),
-                );
-            }
+            log_file(&change, report, findings);
             continue;
         }
         let Ok(inside) = change.path.strip_prefix(&root) else { continue };
@@ -61,8 +55,42 @@ pub(super) fn check(
     Ok(())
 }
 
-fn start(change: &Change) -> Option<u64> {
-    change.ranges.first().map(|range| range.start)
+/// Whether the log is cut where a record is torn; else what stands behind its end stands behind zeros.
+pub(super) fn is_torn(report: &RecoveryReport) -> bool {
+    report.torn.is_some_and(|why| !matches!(why, Corruption::Magic { magic: 0 }))
+}
+
+/// What becomes of a file of the log. That it is filled up, that its gaps are closed, and that the log is cut where a
+/// torn record stands, are findings already; other bytes that go belong to nobody.
+fn log_file(change: &Change, report: &RecoveryReport, findings: &mut Findings<'_>) {
+    let path = &change.path;
+    if report.files.iter().any(|file| file.path == *path) || matches!(change.kind, ChangeKind::Made) {
+        return;
+    }
+    let base = path.file_name().and_then(|name| name.to_str()?.parse().ok()).unwrap_or(0);
+    let end = u64::try_from(report.end.0.saturating_sub(base)).unwrap_or(0);
+    let behind = change.ranges.iter().filter(|range| range.end > end);
+    if !is_torn(report) {
+        let mut orphan = |at, what| {
+            findings.say(Level::Damage, Kind::Orphan, Part::Log, path, at, what);
+        };
+        for range in behind.clone().take(EACH) {
+            let what = format!("{} bytes behind the end of the log, {}", range.end - range.start, report.end);
+            orphan(Some(range.start), what);
+        }
+        if matches!(change.kind, ChangeKind::Removed { .. }) {
+            orphan(None, format!("stands behind the end of the log, {}", report.end));
+        }
+        let more = behind.count().saturating_sub(EACH);
+        if more > 0 {
+            orphan(None, format!("and {more} more like these"));
+        }
+    }
+    let before = change.ranges.iter().find(|range| range.end <= end);
+    if let Some(range) = before.filter(|_| report.damage.iter().all(DamagedRange::is_closed)) {
+        let what = "bytes that belong to no record".into();
+        findings.say(Level::Damage, Kind::Orphan, Part::Log, path, Some(range.start), what);
+    }
 }
 
 /// Compares a queue file entry by entry, as it is and as it would be.

@@ -17,6 +17,33 @@ pub enum Level {
     Damage,
 }
 
+/// What sort of thing a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Something is not what the log says, or not there.
+    Content,
+    /// A field claims what cannot be.
+    Field,
+    /// Bytes that belong to nobody, where all must be zero.
+    Orphan,
+    /// A name that is none of a store's.
+    Stranger,
+}
+
+impl Kind {
+    /// Its name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Content => "content",
+            Self::Field => "field",
+            Self::Orphan => "orphan",
+            Self::Stranger => "stranger",
+        }
+    }
+}
+
 /// Which part of a store a finding is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -56,6 +83,8 @@ impl Part {
 pub struct Finding {
     /// How bad it is.
     pub level: Level,
+    /// What sort of thing it is.
+    pub kind: Kind,
     /// What it is about.
     pub part: Part,
     /// The file or directory.
@@ -67,7 +96,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A finding of a caller's own checks.
+    /// A finding of a caller's own checks, about what is in a file.
     #[must_use]
     pub fn new(
         level: Level,
@@ -76,7 +105,7 @@ impl Finding {
         at: Option<u64>,
         what: impl Into<String>,
     ) -> Self {
-        Self { level, part, path: path.into(), at, what: what.into() }
+        Self { level, kind: Kind::Content, part, path: path.into(), at, what: what.into() }
     }
 }
 
@@ -146,6 +175,18 @@ impl<'f> Findings<'f> {
     pub(super) fn add(&mut self, finding: &Finding) {
         self.summary.count(finding.level);
         (self.show)(finding);
+    }
+
+    pub(super) fn say(
+        &mut self,
+        level: Level,
+        kind: Kind,
+        part: Part,
+        path: &Path,
+        at: Option<u64>,
+        what: String,
+    ) {
+        self.add(&Finding { kind, ..Finding::new(level, part, path, at, what) });
     }
 
     pub(super) fn note(&mut self, part: Part, path: &Path, at: Option<u64>, what: String) {

@@ -1,50 +1,60 @@
 //! Whether a store directory is whole, without writing one byte of it.
 //!
-//! Two proofs that do not share their reasoning. First the store's own recovery runs over [`OverlayVfs`] with every
-//! check on: whatever opening would change is something that is not as it should be (`changes`). Then what recovery
-//! came to is held against the invariants of FORMAT.md by a second walk, which trusts only the bytes of the log
-//! (`invariants`): each record has its entry and its keys, each entry and each key has its record.
+//! Proofs that do not share their reasoning. First the store's own recovery runs over [`OverlayVfs`] with every check on:
+//! whatever opening would change is something that is not as it should be (`changes`). Then what recovery came to is held
+//! against the invariants of FORMAT.md by a second walk, which trusts only the bytes of the log (`invariants`): each
+//! record has its entry and its keys, each entry and each key has its record. Last, what no entry reaches is looked at
+//! byte by byte: it must be zero (`orphans`).
 //!
-//! Each finding is shown as it is made; what is kept of them is bounded.
+//! Each finding is shown as it is made; what is kept of them is bounded. [`plan`] and [`repair`] are one piece of work,
+//! the one over an overlay, the other over the files.
 
 mod changes;
+mod checkpoint;
 mod finding;
 mod invariants;
 #[cfg(feature = "broker")]
 mod json;
 mod names;
+mod orphans;
+mod reading;
+mod repair;
+mod tell;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-pub use finding::{Finding, Level, Part, Summary};
+pub use finding::{Finding, Kind, Level, Part, Summary};
+pub use orphans::Zeroed;
+pub use repair::{ClosedGap, FieldChange, IndexChange, Kept, Plan, QueueChange, Repair, plan, repair};
 
 use crate::{
-    clock::SystemClock,
     config::Config,
     error::{Error, Result},
-    format::checkpoint::{Checkpoint, SIZE as CHECKPOINT_SIZE},
     recovery::RecoveryReport,
-    store::Store,
-    types::{PhysicalOffset, StoreTimestamp},
+    types::PhysicalOffset,
     vfs::{OsVfs, OverlayVfs, Vfs},
 };
-use finding::Findings;
+use {finding::Findings, reading::Reading};
 
-/// How far the second walk has come, in bytes of the log.
+/// How far a check has come, in bytes that it reads: those of the log by recovery, then those of the log again by the
+/// second walk. What else it looks at is little beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes walked.
+    /// Bytes read.
     pub done: u64,
     /// Bytes in all.
     pub total: u64,
 }
 
-/// The configuration with every check on.
+/// The configuration with every check on, and with no proof believed that something need not be read.
 #[must_use]
 pub fn strictly(config: Config) -> Config {
-    config.check_crc_on_recover(true).force_verify_prop_crc(true)
+    let mut config = config.check_crc_on_recover(true).force_verify_prop_crc(true);
+    config.reads_all = true;
+    config.reached = crate::config::Reached::default();
+    config
 }
 
 /// Checks the store in `config.root` and shows what is found. Blocks until the log was read, twice where it is not in
@@ -88,30 +98,21 @@ fn verify_on(
     }
     let mut findings = Findings::new(show);
     names::check(vfs, &config, &mut findings)?;
-    let before = checkpoint(vfs, &config, &mut findings)?;
+    let before = checkpoint::read(vfs, &config)?;
+    checkpoint::shape(&config, before.as_deref(), &mut findings);
     let overlay = Arc::new(OverlayVfs::new());
-    let over: Arc<dyn Vfs> = Arc::<OverlayVfs>::clone(&overlay);
-    let (store, _steps) = Store::open_stepped(config.clone(), over, Arc::new(SystemClock::new()))?;
+    let mut reading = Reading::new(&config, &overlay, progress)?;
+    let store = reading.open(&config, &overlay)?;
     let report = store.recovery_report();
     recovered(&config, report, &mut findings);
     changes::check(&config, vfs, &overlay, report, &mut findings)?;
-    let newest = invariants::check(&store, &overlay, &mut findings, progress)?;
+    let newest = invariants::check(&store, &overlay, &mut findings, &mut |now| reading.again(now))?;
+    orphans::check(&store, &*overlay, &mut findings)?;
+    reading.end();
     if let Some(before) = before {
-        beyond(&config, &before, newest, report.end, &mut findings);
+        checkpoint::beyond(&config.path("checkpoint"), &before, newest, report.end, &mut findings);
     }
     Ok(findings.summary)
-}
-
-/// Opens the store in `config.root` with every check on, which mends what [`verify()`] finds, and closes it: queues and
-/// index follow the log again, damage and torn tails are kept in `quarantine/`, gaps are closed. Says what was done.
-///
-/// # Errors
-/// As [`Store::open`] and [`Store::close`]. Nothing that was readable is lost then.
-pub fn repair(config: Config) -> Result<RecoveryReport> {
-    let store = Store::open(strictly(config))?;
-    let report = store.recovery_report().clone();
-    store.close()?;
-    Ok(report)
 }
 
 /// What recovery has to say of the log.
@@ -144,7 +145,7 @@ fn recovered(config: &Config, report: &RecoveryReport, findings: &mut Findings<'
             findings.damage(Part::Log, &path, at, what);
         }
     }
-    if let Some(why) = report.torn {
+    if let Some(why) = report.torn.filter(|_| changes::is_torn(report)) {
         let (path, at) = file_of(report.end);
         findings.damage(Part::Log, &path, at, format!("the log ends at {}, bytes follow: {why}", report.end));
     }
@@ -154,53 +155,5 @@ fn recovered(config: &Config, report: &RecoveryReport, findings: &mut Findings<'
             report.queues.unplaced
         );
         findings.note(Part::Queue, &log, None, what);
-    }
-}
-
-fn checkpoint(vfs: &dyn Vfs, config: &Config, findings: &mut Findings<'_>) -> Result<Option<Checkpoint>> {
-    let path = config.path("checkpoint");
-    let Some(bytes) = vfs.read(&path, 1 << 20).map_err(Error::io("read", &path))? else {
-        findings.note(Part::Checkpoint, &path, None, "is not there".into());
-        return Ok(None);
-    };
-    if bytes.len() != CHECKPOINT_SIZE {
-        findings.damage(
-            Part::Checkpoint,
-            &path,
-            None,
-            format!("has {} bytes, not {CHECKPOINT_SIZE}", bytes.len()),
-        );
-    }
-    Ok(Some(Checkpoint::decode(&bytes)))
-}
-
-/// Fields that claim more than the log holds: RocketMQ would begin its recovery behind what it must look at.
-fn beyond(
-    config: &Config,
-    checkpoint: &Checkpoint,
-    newest: StoreTimestamp,
-    end: PhysicalOffset,
-    findings: &mut Findings<'_>,
-) {
-    let path = config.path("checkpoint");
-    let times = [
-        (0, "physicMsgTimestamp", checkpoint.physic_timestamp),
-        (8, "logicsMsgTimestamp", checkpoint.logics_timestamp),
-        (16, "indexMsgTimestamp", checkpoint.index_timestamp),
-    ];
-    for (at, field, time) in times {
-        if time > newest {
-            let what = format!("{field} {time} is later than the newest record, {newest}");
-            findings.damage(Part::Checkpoint, &path, Some(at), what);
-        }
-    }
-    for (at, field, place) in [
-        (32, "confirmPhyOffset", checkpoint.confirm_offset),
-        (40, "logicsPhysicalOffset", checkpoint.logics_offset),
-    ] {
-        if place > end {
-            let what = format!("{field} {place} is behind the end of the log, {end}");
-            findings.damage(Part::Checkpoint, &path, Some(at), what);
-        }
     }
 }

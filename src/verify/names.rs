@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::{Part, finding::Findings};
+use super::{
+    Part,
+    finding::{Findings, Kind, Level},
+};
 use crate::{
     config::Config,
     error::{Error, Result},
@@ -59,7 +62,18 @@ pub(super) fn check(vfs: &dyn Vfs, config: &Config, findings: &mut Findings<'_>)
         stranger(&index, entry, findings);
     }
     let quarantine = config.path("quarantine");
-    let kept = list(vfs, &quarantine)?.iter().filter(|entry| entry.name.ends_with(".bin")).count();
+    let mut kept = 0;
+    for entry in list(vfs, &quarantine)? {
+        match entry.name.as_str() {
+            name if name.ends_with(".bin") && !entry.is_dir => kept += 1,
+            "manifest.jsonl" | "manifest.jsonl.old" => {}
+            _ => stranger(&quarantine, &entry, findings),
+        }
+    }
+    let timers = config.path("timerlog");
+    for entry in list(vfs, &timers)?.iter().filter(|entry| entry.is_dir || !is_number(&entry.name)) {
+        stranger(&timers, entry, findings);
+    }
     if kept > 0 {
         let what = format!("{kept} files of bytes that were cut or damaged; its manifest says from where");
         findings.note(Part::Directory, &quarantine, None, what);
@@ -89,12 +103,8 @@ fn queues(vfs: &dyn Vfs, kind: &Path, findings: &mut Findings<'_>) -> Result<()>
 }
 
 fn stranger(dir: &Path, entry: &DirEntry, findings: &mut Findings<'_>) {
-    findings.note(
-        Part::Directory,
-        &dir.join(&entry.name),
-        None,
-        "is none of a store's files; left alone".into(),
-    );
+    let (path, what) = (dir.join(&entry.name), "is none of a store's files; left alone".into());
+    findings.say(Level::Note, Kind::Stranger, Part::Directory, &path, None, what);
 }
 
 fn is_number(name: &str) -> bool {

@@ -5,7 +5,7 @@ use std::{fs, io, path::PathBuf};
 
 use super::*;
 use crate::{
-    Message,
+    Message, Store,
     vfs::faulty::{Call, FaultyVfs},
 };
 
@@ -54,4 +54,17 @@ fn whatever_cannot_be_read_is_named_and_proves_nothing() {
     for path in [dir.path(), &log, &index, &checkpoint, queue_dir, &queue_file] {
         assert!(named.contains(path), "{} is not among {named:?}", path.display());
     }
+}
+
+#[test]
+fn recovery_says_how_far_it_has_come() {
+    let (_dir, config, _) = damaged();
+    let config = strictly(config);
+    assert_eq!(config.reached.get(), PhysicalOffset::ZERO);
+    let vfs: Arc<dyn Vfs> = Arc::new(OverlayVfs::new());
+    let clock = Arc::new(crate::clock::SystemClock::new());
+    let (store, _steps) = Store::open_stepped(config.clone(), vfs, clock).unwrap();
+    let reached = config.reached.get();
+    let last = store.message_at(reached).unwrap().unwrap();
+    assert_eq!(reached.plus(last.record().total_size), store.status().max_offset);
 }

@@ -396,7 +396,8 @@ impl Mapping {
             None => None,
         };
         let until = below.as_ref().map_or(self.len, |range| range.start);
-        match self.own_page(at..until) {
+        // Within a page that is our own, `at` is where the data begins, and an empty range would lead nowhere.
+        match if until > at { self.own_page(at..until) } else { Ok(None) } {
             Ok(Some(page)) => Some(page),
             Ok(None) => below,
             Err(_) => Some(whole),
@@ -649,6 +650,15 @@ mod tests {
         assert_eq!(made.data_from(0), None);
         made.write(9 << 20, b"stored").unwrap();
         assert!(near(made.data_from(0), 9 << 20));
+    }
+
+    /// Whoever walks the data would go round for ever.
+    #[test]
+    fn data_that_begins_within_a_page_of_our_own_is_not_empty() {
+        let dir = store();
+        let open = OverlayVfs::new().open(&dir.path().join("log/a")).unwrap();
+        open.write(10, b"stored").unwrap();
+        assert!(open.data_from(380).is_some_and(|data| data.start == 380 && data.end > 380));
     }
 
     #[test]

@@ -19,14 +19,15 @@ use super::{
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  reput store repair store                              what is wrong, and what would be done; asks on a terminal
+  reput store repair store                              what is wrong, and all that would be done; asks on a terminal
   reput store repair --apply store                      do it
   reput store repair --config broker.conf --apply store with the file sizes that the store was written with
 
 The log decides: queues and index are made what it says, and the checkpoint claims no more than it holds. Damaged records
 and torn tails are first copied to quarantine/, with a line in its manifest.jsonl, and only then made into gaps that
 every reader passes over, RocketMQ's too. Short files are filled up with zeros; nothing readable is removed. Config files
-that cannot be read are set aside as NAME.damaged-N and their .bak takes their place.
+that cannot be read are set aside as NAME.damaged-N and their .bak takes their place. The plan is made by doing all of it
+in memory: byte ranges that go to quarantine, gap records, entries of each queue, index files, fields of the checkpoint.
 
 Exit codes: 0 whole now, 1 damaged (nothing applied, or something is left), 2 could not be done.";
 
@@ -52,9 +53,13 @@ pub(super) fn run(args: &Args) -> Result<bool, Failure> {
         say(*json, &json!({"t": "repair", "applied": false, "whole": true}), "Nothing to repair.")?;
         return Ok(true);
     }
-    let plan =
-        "Repair would mend all of the above by what the log says, and keep damaged bytes in quarantine/.";
-    say(*json, &json!({"t": "plan", "damage": summary.damage}), plan)?;
+    let plan = verify::plan(config.clone())?;
+    say(*json, &plan.to_json(), &format!("Repair would do this:\n{plan}"))?;
+    for (path, why) in broker::unreadable_tables(&OsVfs, &config.path("config"))? {
+        let what =
+            format!("  set aside: {}, and what its .bak holds put in its place: {why}", path.display());
+        say(*json, &json!({"t": "wouldSetAside", "path": path.display().to_string()}), &what)?;
+    }
     if !args.apply && !asked(*json)? {
         say(
             *json,
@@ -63,12 +68,10 @@ pub(super) fn run(args: &Args) -> Result<bool, Failure> {
         )?;
         return Ok(false);
     }
-    let report = verify::repair(config.clone())?;
-    say(
-        *json,
-        &json!({"t": "repair", "applied": true, "done": report.to_string()}),
-        &format!("Done: {report}."),
-    )?;
+    let done = verify::repair(config.clone())?;
+    let mut object = done.to_json();
+    object["applied"] = true.into();
+    say(*json, &object, &format!("Done:\n{done}"))?;
     let vfs: Arc<dyn Vfs> = Arc::new(OsVfs);
     for path in broker::mend_tables(&vfs, &config.path("config"))? {
         let what = format!("Set aside: {}", path.display());

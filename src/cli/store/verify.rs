@@ -49,7 +49,10 @@ pub(super) fn run(args: &Args) -> Result<bool, Failure> {
 
 /// Checks a store and its config files and prints what is found.
 pub(super) fn check(config: &Config, json: bool) -> Result<Summary, Failure> {
-    let bar = ProgressBar::new_spinner().with_message("recovering in memory");
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:40} {bytes}/{total_bytes} {eta}") {
+        bar.set_style(style);
+    }
     bar.enable_steady_tick(Duration::from_millis(100));
     let mut out = BufWriter::new(io::stdout().lock());
     let mut failed = Ok(());
@@ -59,15 +62,8 @@ pub(super) fn check(config: &Config, json: bool) -> Result<Summary, Failure> {
             failed = bar.suspend(|| writeln!(out, "{line}"));
         }
     };
-    let mut walking = false;
     let checked = verify::verify(config.clone(), &mut print, &mut |now| {
-        if !walking {
-            walking = true;
-            bar.set_length(now.total);
-            if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}") {
-                bar.set_style(style);
-            }
-        }
+        bar.set_length(now.total);
         bar.set_position(now.done);
     });
     bar.finish_and_clear();
