@@ -6,7 +6,12 @@
 //! was being zeroed, comes to the one file and one line of the first time; another cut of the same place and length
 //! gets a number behind its name.
 
-use std::{fmt::Write, io, path::Path, path::PathBuf};
+use std::{
+    fmt::Write,
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use super::load::len_without_zeros;
 
@@ -87,6 +92,18 @@ impl<'a> Quarantine<'a> {
             r#"{{"file":"{name}","offset":0,"len":{len},"from":"{from}","time":{},"why":"{why}"}}"#,
             now.0
         );
+        writeln!(self.lines, "{line}").map_err(|_| self.error(io::Error::other("out of memory")))
+    }
+
+    /// Notes that the bytes `range` of the file `from` cannot be read and are given up.
+    pub(crate) fn note_unreadable(
+        &mut self,
+        from: &str,
+        range: Range<u64>,
+        now: StoreTimestamp,
+    ) -> Result<()> {
+        let (from, at, len) = (from.escape_default(), range.start, range.end - range.start);
+        let line = format!(r#"{{"unreadable":"{from}@{at}","len":{len},"time":{}}}"#, now.0);
         writeln!(self.lines, "{line}").map_err(|_| self.error(io::Error::other("out of memory")))
     }
 

@@ -52,6 +52,10 @@ impl Repair {
         let zeroed = self.zeroed.iter().map(
             |zeroed| json!({"path": zeroed.path.display().to_string(), "from": zeroed.from, "to": zeroed.to}),
         );
+        let unreadable = self.unreadable.iter().map(
+            |pages| json!({"path": pages.path.display().to_string(), "from": pages.from, "to": pages.to}),
+        );
+        let aside = report.aside.iter().map(|path| json!(path.display().to_string()));
         let fields = self
             .checkpoint
             .iter()
@@ -70,6 +74,8 @@ impl Repair {
                 "repaired": report.index.repaired, "added": report.index.added,
                 "rebuiltFrom": report.index.rebuilt_from.map(|from| from.0),
             },
+            "unreadable": unreadable.collect::<Value>(), "aside": aside.collect::<Value>(),
+            "durableBefore": report.durable_before.map(|end| end.0),
             "zeroed": zeroed.collect::<Value>(), "checkpoint": fields.collect::<Value>(),
         })
     }

@@ -22,12 +22,14 @@ mod repair;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 
 use std::sync::Arc;
 
 pub use finding::{Finding, Kind, Level, Part, Summary};
 pub use orphans::Zeroed;
 pub use repair::{ClosedGap, FieldChange, IndexChange, Kept, Plan, QueueChange, Repair, plan, repair};
+pub use unreadable::Unreadable;
 
 use crate::{
     config::Config,
@@ -102,7 +104,14 @@ fn verify_on(
     checkpoint::shape(&config, before.as_deref(), &mut findings);
     let overlay = Arc::new(OverlayVfs::new());
     let mut reading = Reading::new(&config, &overlay, progress)?;
-    let store = reading.open(&config, &overlay)?;
+    let store = match reading.open(&config, &overlay) {
+        // Which pages it is all in all says more than the first one; what else is wrong shows when they are given up.
+        Err(Error::Unreadable { .. }) => {
+            unreadable::tell(&config, &unreadable::find(vfs, &config)?, &mut findings);
+            return Ok(findings.summary);
+        }
+        opened => opened?,
+    };
     let report = store.recovery_report();
     recovered(&config, report, &mut findings);
     changes::check(&config, vfs, &overlay, report, &mut findings)?;
@@ -123,6 +132,19 @@ fn recovered(config: &Config, report: &RecoveryReport, findings: &mut Findings<'
         let what = "the store was not closed, or is open";
         findings.note(Part::Directory, &config.path("abort"), None, what.into());
     }
+    let file_of = |at: PhysicalOffset| {
+        let size = config.commit_log_file_size.max(1);
+        let at = at.since(PhysicalOffset::ZERO);
+        (log.join(format!("{:020}", at - at % size)), Some(at % size))
+    };
+    if let Some(durable) = report.durable_before {
+        let (path, at) = file_of(report.end);
+        let what = format!("the log ends at {}, it was on the disk up to {durable}", report.end);
+        findings.damage(Part::Log, &path, at, what);
+    }
+    for path in &report.aside {
+        findings.damage(Part::Directory, path, None, "leads into a log that is not there".into());
+    }
     for file in &report.files {
         let part = if file.path.starts_with(&log) { Part::Log } else { Part::Queue };
         let what = match file.len {
@@ -131,11 +153,6 @@ fn recovered(config: &Config, report: &RecoveryReport, findings: &mut Findings<'
         };
         findings.damage(part, &file.path, file.len, what);
     }
-    let file_of = |at: PhysicalOffset| {
-        let size = config.commit_log_file_size.max(1);
-        let at = at.since(PhysicalOffset::ZERO);
-        (log.join(format!("{:020}", at - at % size)), Some(at % size))
-    };
     for range in &report.damage {
         let (path, at) = file_of(range.from);
         let what = format!("no record from {} to {}: {}", range.from, range.to, range.why);

@@ -12,9 +12,10 @@ use super::{
     checkpoint::{self, fields},
     orphans::{self, Zeroed},
     strictly,
+    unreadable::{self, Unreadable},
 };
 use crate::{
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     config::Config,
     error::{Error, Result},
     format::{
@@ -75,6 +76,9 @@ pub struct FieldChange {
 pub struct Repair {
     /// What recovery finds and does.
     pub recovery: RecoveryReport,
+    /// Pages that the disk does not give back, over which zeros are written. A plan says nothing else where there are
+    /// any: what they take with them shows when they are gone.
+    pub unreadable: Vec<Unreadable>,
     /// New files of the quarantine.
     pub kept: Vec<Kept>,
     /// Gaps that are closed.
@@ -133,7 +137,13 @@ pub struct Plan {
 /// As [`repair`].
 pub fn plan(config: Config) -> Result<Plan> {
     let overlay = Arc::new(OverlayVfs::new());
-    let repair = run(Arc::<OverlayVfs>::clone(&overlay), &config)?;
+    let repair = match run(Arc::<OverlayVfs>::clone(&overlay), &config) {
+        Err(Error::Unreadable { .. }) => {
+            let repair = Repair { unreadable: unreadable::find(&OsVfs, &config)?, ..Repair::default() };
+            return Ok(Plan { repair, ..Plan::default() });
+        }
+        ran => ran?,
+    };
     let mut plan = Plan { repair, ..Plan::default() };
     let root = std::path::absolute(&config.root).map_err(Error::io("find", &config.root))?;
     let disk = OverlayVfs::new();
@@ -160,12 +170,18 @@ pub fn plan(config: Config) -> Result<Plan> {
 
 /// Opens the store in `config.root` with every check on, which mends what [`super::verify()`] finds, and closes it: queues
 /// and index follow the log again, damage and torn tails are kept in `quarantine/`, gaps are closed, bytes that belong to
-/// nobody become zero. Says what was done.
+/// nobody become zero. Pages that the disk does not give back are first given up. Says what was done.
 ///
 /// # Errors
 /// As [`Store::open`] and [`Store::close`]. Nothing that was readable is lost then.
 pub fn repair(config: Config) -> Result<Repair> {
-    run(Arc::new(OsVfs), &config)
+    match run(Arc::new(OsVfs), &config) {
+        Err(Error::Unreadable { .. }) => {
+            let unreadable = unreadable::give_up(&OsVfs, &config, SystemClock::new().now())?;
+            Ok(Repair { unreadable, ..run(Arc::new(OsVfs), &config)? })
+        }
+        ran => ran,
+    }
 }
 
 fn run(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Repair> {
@@ -180,6 +196,7 @@ fn run(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Repair> {
         .map(|bytes| fields(&bytes.unwrap_or_default()));
     let changed = before.into_iter().zip(after).filter(|(before, after)| before != after);
     Ok(Repair {
+        unreadable: Vec::new(),
         gaps: gaps(&config, &recovery),
         recovery,
         kept: now.difference(&kept_before).filter_map(|name| kept_as(&config, name)).collect(),

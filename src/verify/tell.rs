@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{ClosedGap, FieldChange, IndexChange, Kept, Plan, QueueChange, Repair, orphans::Zeroed};
+use super::{
+    ClosedGap, FieldChange, IndexChange, Kept, Plan, QueueChange, Repair, Unreadable, orphans::Zeroed,
+};
 use crate::recovery::{FileRepair, IndexRepairs, QueueRepairs};
 
 /// Lines of one sort that are shown; the rest is counted.
@@ -72,6 +74,12 @@ impl fmt::Display for IndexChange {
     }
 }
 
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unreadable: zeros over bytes {} to {} of {}", self.from, self.to, self.path.display())
+    }
+}
+
 /// Everything that is done, a line each.
 impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,6 +88,8 @@ impl fmt::Display for Repair {
         if let Some(why) = report.torn {
             write!(f, "\n  log: ends at {}, what stands behind it goes: {why}", report.end)?;
         }
+        each(f, &self.unreadable, |f, unreadable| write!(f, "{unreadable}"))?;
+        each(f, &report.aside, |f, path| write!(f, "quarantine: {}, there is no log", path.display()))?;
         each(f, &report.files, |f, FileRepair { path, len }| match len {
             Some(len) => write!(f, "file: {} has {len} bytes, filled up with zeros", path.display()),
             None => write!(f, "file: {} is missing, an empty one stands in", path.display()),

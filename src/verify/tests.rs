@@ -68,3 +68,30 @@ fn recovery_says_how_far_it_has_come() {
     let last = store.message_at(reached).unwrap().unwrap();
     assert_eq!(reached.plus(last.record().total_size), store.status().max_offset);
 }
+
+/// A disk that does not give some pages back: verify names them, repair gives them up and nothing else.
+#[test]
+fn repair_gives_up_what_cannot_be_read_and_nothing_else() {
+    let mut lost = 0;
+    for good in 0.. {
+        let (dir, config, _) = damaged();
+        let vfs = FaultyVfs::default();
+        vfs.faults.fail(Call::Probe, good, 1, io::ErrorKind::Other);
+        let found = unreadable::find(&vfs, &config).unwrap();
+        let Some(sick) = found.first() else { break };
+        assert_eq!(found.len(), 1);
+        vfs.faults.fail(Call::Probe, good, 1, io::ErrorKind::Other);
+        assert_eq!(unreadable::give_up(&vfs, &config, crate::types::StoreTimestamp(1)).unwrap(), found);
+        let manifest = fs::read_to_string(dir.path().join("quarantine/manifest.jsonl")).unwrap();
+        let name = sick.path.strip_prefix(dir.path()).unwrap().display().to_string();
+        assert_eq!(manifest.lines().count(), 1);
+        assert!(manifest.contains(&format!("{{\"unreadable\":\"{name}@{}\"", sick.from)), "{manifest}");
+        repair(config.clone()).unwrap();
+        let summary = verify(config.clone(), &mut |_| {}, &mut |_| {}).unwrap();
+        assert!(summary.is_whole(), "{name}: {summary:?}");
+        let is_log = name.starts_with("commitlog");
+        assert_eq!(summary.records, if is_log { 0 } else { 3 }, "{name}: {summary:?}");
+        lost += usize::from(is_log);
+    }
+    assert_eq!(lost, 1);
+}
