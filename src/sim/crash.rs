@@ -250,6 +250,12 @@ impl Crash {
     /// these three in turn.
     #[must_use]
     pub fn exhaustive(&self, limit: usize) -> Option<Vec<Outcome>> {
+        self.every(limit, MOST_COMBINATIONS)
+    }
+
+    /// The same, where names and lengths take part with all their combinations only as long as the whole is no more than
+    /// `most`.
+    pub(super) fn every(&self, limit: usize, most: u64) -> Option<Vec<Outcome>> {
         let count = self.pages.len();
         if count > limit.min(MOST_PAGES) {
             return None;
@@ -260,7 +266,7 @@ impl Crash {
         } else {
             (0..1_u64 << count).map(Kept::Mask).collect()
         };
-        let room = MOST_COMBINATIONS / pages.len() as u64;
+        let room = most / pages.len() as u64;
         let some = |number: usize| Kept::Seeded(number as u64);
         let with = |number: usize, pages: Kept| -> Vec<Outcome> {
             let names: Vec<Kept> = match (names <= room, room >= 3) {

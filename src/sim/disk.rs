@@ -5,7 +5,6 @@ use std::{
     fmt, io,
     ops::Range,
     path::{Path, PathBuf},
-    ptr::NonNull,
     sync::Arc,
     time::SystemTime,
 };
@@ -13,27 +12,27 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
+    backing::SimBacking,
     crash::Crash,
-    faults::{Call, Failure, Fault, Faults},
+    faults::{Call, Fault, Faults},
     file::{File, Picture, Stray, time},
     names::{Entry, Tree, is_root},
-    page::Memory,
 };
 use crate::{
     clock::Clock,
     types::FileStamp,
-    vfs::{Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs},
+    vfs::{Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs},
 };
 
 /// A disk in memory that a program can crash, fill and break. See the [module](super).
 #[derive(Clone)]
 pub struct SimDisk {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     clock: Arc<dyn Clock>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
 /// Called at each crash point; must not call the disk.
@@ -46,16 +45,16 @@ pub(super) struct State {
     next_file: u64,
     /// Counts changes, so that those of pages and names can be put in order.
     changes: u64,
-    faults: Faults,
+    pub(super) faults: Faults,
     strays: Vec<String>,
     locked: BTreeSet<PathBuf>,
     capacity: Option<u64>,
     copy_on_write: bool,
     watcher: Option<Watcher>,
-    write_stride: u64,
-    writes: u64,
-    store_stride: u64,
-    stores: u64,
+    pub(super) write_stride: u64,
+    pub(super) writes: u64,
+    pub(super) store_stride: u64,
+    pub(super) stores: u64,
     points: u64,
 }
 
@@ -122,7 +121,7 @@ impl State {
         self.changes
     }
 
-    fn file(&mut self, id: u64) -> io::Result<&mut File> {
+    pub(super) fn file(&mut self, id: u64) -> io::Result<&mut File> {
         self.files.get_mut(&id).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
@@ -134,7 +133,7 @@ impl State {
         }
     }
 
-    fn look_at(&mut self, id: u64, now: SystemTime) {
+    pub(super) fn look_at(&mut self, id: u64, now: SystemTime) {
         let since = self.tick();
         let Some(file) = self.files.get_mut(&id) else { return };
         if let Some(stray) = file.look(since, now, self.copy_on_write) {
@@ -148,7 +147,7 @@ impl State {
     }
 
     /// The path of a file; `#` and its number when it has none any more.
-    fn name_of(&self, id: u64) -> PathBuf {
+    pub(super) fn name_of(&self, id: u64) -> PathBuf {
         let name = self.tree.live.iter().find(|(_, entry)| **entry == Entry::File(id));
         name.map_or_else(|| PathBuf::from(format!("#{id}")), |(name, _)| name.path().to_path_buf())
     }
@@ -160,7 +159,7 @@ impl State {
     }
 
     /// A crash point.
-    fn point(&mut self, call: Option<Call>, path: &Path, now: SystemTime) {
+    pub(super) fn point(&mut self, call: Option<Call>, path: &Path, now: SystemTime) {
         let Some(mut watcher) = self.watcher.take() else { return };
         self.look(now);
         self.points += 1;
@@ -184,7 +183,7 @@ impl State {
         live.map(File::space).sum()
     }
 
-    fn claim(&mut self, id: u64, range: &Range<usize>) -> io::Result<()> {
+    pub(super) fn claim(&mut self, id: u64, range: &Range<usize>) -> io::Result<()> {
         let pages = self.file(id)?.unclaimed(range);
         let need = pages as u64 * super::page::PAGE as u64;
         if pages > 0 && self.capacity.is_some_and(|capacity| self.used() + need > capacity) {
@@ -194,7 +193,7 @@ impl State {
         Ok(())
     }
 
-    fn write(&mut self, id: u64, at: usize, bytes: &[u8], now: SystemTime) -> io::Result<()> {
+    pub(super) fn write(&mut self, id: u64, at: usize, bytes: &[u8], now: SystemTime) -> io::Result<()> {
         self.look_at(id, now);
         self.claim(id, &(at..at.saturating_add(bytes.len())))?;
         let since = self.tick();
@@ -213,7 +212,7 @@ impl SimDisk {
         Self { shared: Arc::new(Shared { clock, state: Mutex::new(state) }) }
     }
 
-    fn now(&self) -> SystemTime {
+    pub(super) fn now(&self) -> SystemTime {
         time(u64::try_from(self.shared.clock.now().0).unwrap_or(0))
     }
 
@@ -627,127 +626,5 @@ impl Lock for SimLock {}
 impl Drop for SimLock {
     fn drop(&mut self) {
         self.disk.shared.state.lock().locked.remove(&self.path);
-    }
-}
-
-/// One opening of a file; all openings share its memory.
-#[derive(Debug)]
-struct SimBacking {
-    disk: SimDisk,
-    id: u64,
-    memory: Arc<Memory>,
-    len: usize,
-}
-
-impl SimBacking {
-    fn name(&self) -> PathBuf {
-        PathBuf::from(format!("#{}", self.id))
-    }
-
-    /// A write that nothing keeps from happening.
-    fn put(&self, state: &mut State, at: usize, bytes: &[u8]) -> io::Result<()> {
-        let now = self.disk.now();
-        state.write(self.id, at, bytes, now)?;
-        state.writes += 1;
-        if state.write_stride > 0 && state.writes.is_multiple_of(state.write_stride) {
-            state.point(Some(Call::Write), &self.name(), now);
-        }
-        Ok(())
-    }
-}
-
-impl Backing for SimBacking {
-    fn base(&self) -> NonNull<u8> {
-        self.memory.base()
-    }
-
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
-        let mut state = self.disk.shared.state.lock();
-        if let Err(failure) = state.faults.pass(Call::Write) {
-            // Part of it is there.
-            let there = state.faults.written(failure, bytes.len());
-            state.write(self.id, at, &bytes[..there], self.disk.now())?;
-            return Err(failure.error(Call::Write, &state.name_of(self.id), at));
-        }
-        self.put(&mut state, at, bytes)
-    }
-
-    fn rewrite(&self, range: Range<usize>) -> io::Result<()> {
-        let mut state = self.disk.shared.state.lock();
-        let failed = state.faults.pass(Call::Write);
-        state.look_at(self.id, self.disk.now());
-        let bytes = state.file(self.id)?.bytes(range.clone());
-        if let Err(failure) = failed {
-            // Those that were written are on their way to the disk once more.
-            let there =
-                if failure == Failure::Short { state.faults.written(failure, bytes.len()) } else { 0 };
-            state.write(self.id, range.start, &bytes[..there], self.disk.now())?;
-            return Err(failure.error(Call::Write, &state.name_of(self.id), range.start + there));
-        }
-        self.put(&mut state, range.start, &bytes)
-    }
-
-    fn sync(&self, range: Range<usize>) -> io::Result<()> {
-        if range.start > range.end || range.end > self.len {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a range outside the file"));
-        }
-        let mut state = self.disk.shared.state.lock();
-        let now = self.disk.now();
-        state.point(Some(Call::Sync), &self.name(), now);
-        state.look_at(self.id, now);
-        let failed = state.faults.pass(Call::Sync);
-        let file = state.file(self.id)?;
-        match failed {
-            Ok(()) => file.sync(&range),
-            Err(_) => file.lose(&range),
-        }
-        failed.map_err(|failure| failure.error(Call::Sync, &state.name_of(self.id), range.start))
-    }
-
-    fn start_writeback(&self, _range: Range<usize>) {}
-
-    fn populate(&self, _range: Range<usize>) {}
-
-    fn reserve(&self, range: Range<usize>) -> io::Result<()> {
-        let mut state = self.disk.shared.state.lock();
-        let failed = state.faults.pass(Call::Reserve);
-        failed.map_err(|failure| failure.error(Call::Reserve, &state.name_of(self.id), range.start))?;
-        state.claim(self.id, &range)
-    }
-
-    fn data_from(&self, at: usize) -> Option<Range<usize>> {
-        let mut state = self.disk.shared.state.lock();
-        let now = self.disk.now();
-        state.look_at(self.id, now);
-        state.files.get(&self.id)?.data_from(at)
-    }
-
-    fn announce(&self, range: Range<usize>) {
-        let mut state = self.disk.shared.state.lock();
-        state.stores += 1;
-        if state.store_stride > 0 && state.stores.is_multiple_of(state.store_stride) {
-            let now = self.disk.now();
-            state.point(None, &self.name(), now);
-        }
-        if let Some(file) = state.files.get_mut(&self.id) {
-            file.announce(range);
-        }
-    }
-
-    fn advise(&self, _advice: Advice) {}
-}
-
-impl Drop for SimBacking {
-    fn drop(&mut self) {
-        let mut state = self.disk.shared.state.lock();
-        let now = self.disk.now();
-        state.look_at(self.id, now);
-        if let Some(file) = state.files.get_mut(&self.id) {
-            file.unmap();
-        }
     }
 }
