@@ -147,6 +147,20 @@ pub enum Error {
         /// The configuration key of that size.
         key: &'static str,
     },
+    /// Somebody cut a file while the store was open. Close the store and open it again: queues and index are made again
+    /// from the log.
+    #[error(
+        "{} was cut from {expected} to {actual} bytes while the store was open: close it and open it again, which makes \
+         the queues again from the log", path.display()
+    )]
+    CutShort {
+        /// The file.
+        path: PathBuf,
+        /// Its size now.
+        actual: u64,
+        /// The size that it was made with.
+        expected: u64,
+    },
     /// A name in a store directory that cannot be what it should be.
     #[error("{} is not a {expected}: move it out of the store directory", path.display())]
     ForeignFile {

@@ -222,3 +222,38 @@ fn a_running_store_agrees_by_itself() {
     store.close().unwrap();
     assert!(Store::open(config(dir.path())).unwrap().recovery_report().untouched);
 }
+
+/// Somebody cuts a queue file while the store is open: what was in it is made again from the log, whatever is written to the
+/// file afterwards.
+#[test]
+fn a_queue_file_that_was_cut_under_the_store_is_made_again() {
+    for left in [0, 200, 580] {
+        let dir = TempDir::new().unwrap();
+        let sizes = |dir: &Path| config(dir).consume_queue_file_size(20_000u64);
+        let open =
+            || Store::open_stepped(sizes(dir.path()), Arc::new(OsVfs), Arc::new(SystemClock::new())).unwrap();
+        let (store, mut steps) = open();
+        put(&store, &mut steps, 0..COUNT);
+        let path = dir.path().join("consumequeue/a/0/00000000000000000000");
+        assert!(dir.path().join("agreed").exists());
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(left).unwrap();
+        // More than a segment, with upkeep that may say that it noticed.
+        for number in COUNT..COUNT + 150 {
+            let message = body(number);
+            let queue = store.queue(TOPICS[number % 2], 0).unwrap();
+            store
+                .put(&Message::new(queue, &message).tags("tag").keys(&format!("k{number}")))
+                .unwrap()
+                .wait()
+                .unwrap();
+            while steps.reput().unwrap() {}
+            if number % 20 == 19 {
+                store.sync().unwrap();
+                let _ = steps.upkeep();
+            }
+        }
+        drop((store, steps));
+        let (store, _steps) = open();
+        holds(&store, COUNT + 150);
+    }
+}

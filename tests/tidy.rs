@@ -15,8 +15,14 @@ const FUNCTION_LINES: usize = 90;
 /// Names that one `use` statement may bring in.
 const USE_NAMES: usize = 26;
 /// The only files that may hold `unsafe` blocks.
-const UNSAFE_FILES: [&str; 5] =
-    ["src/segment/region.rs", "src/vfs/os.rs", "src/vfs/overlay.rs", "src/vfs/probe.rs", "src/vfs/sigbus.rs"];
+const UNSAFE_FILES: [&str; 6] = [
+    "src/segment/region.rs",
+    "src/vfs/listing.rs",
+    "src/vfs/os.rs",
+    "src/vfs/overlay.rs",
+    "src/vfs/probe.rs",
+    "src/vfs/sigbus.rs",
+];
 /// Words that say nothing about what a module or a type does.
 const EMPTY_FILE_NAMES: [&str; 6] = ["utils", "util", "common", "manager", "helper", "helpers"];
 const EMPTY_TYPE_ENDS: [&str; 6] = ["Impl", "Base", "Manager", "Util", "Handle", "Context"];

@@ -227,6 +227,11 @@ impl Run {
         self.tail.as_ptr_range().end.addr()
     }
 
+    /// Bytes of each file.
+    pub(super) const fn file_size(&self) -> u64 {
+        self.file_size
+    }
+
     /// How many files there are.
     pub(super) fn file_count(&self) -> usize {
         self.files.len()

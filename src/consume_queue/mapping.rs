@@ -95,10 +95,18 @@ impl Disk {
         self.vfs.sync_dir(dir).map_err(Error::io("sync", dir)).map_err(|error| self.fail(error))
     }
 
-    /// Makes a file's bytes durable.
+    /// Makes a file's bytes durable. One that somebody has cut lacks some of them.
     pub(super) fn sync_file(&self, slot: &Slot, table: &SlotTable) -> Result<()> {
         let synced = table.backing().sync(0..table.len());
-        synced.map_err(Error::io("sync", &slot.path)).map_err(|error| self.fail(error))
+        synced.map_err(Error::io("sync", &slot.path)).map_err(|error| self.fail(error))?;
+        let now = self.vfs.stat(&slot.path).map_err(Error::io("look at", &slot.path))?;
+        match now.filter(|now| now.len < table.len() as u64) {
+            Some(now) => {
+                let (path, expected) = (slot.path.clone(), table.len() as u64);
+                Err(self.fail(Error::CutShort { path, actual: now.len, expected }))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The file's mapping, made now if there is none.

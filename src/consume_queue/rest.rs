@@ -31,6 +31,8 @@ fn stamp_of(vfs: &dyn Vfs, path: &Path) -> Result<Option<FileStamp>> {
 impl RunAtRest {
     fn of(run: &Run, vfs: &dyn Vfs) -> Result<Option<Self>> {
         let stamps = run.paths().map(|path| stamp_of(vfs, path)).collect::<Result<Option<Vec<_>>>>()?;
+        // A file that somebody has cut lacks what was written to it.
+        let stamps = stamps.filter(|all| all.iter().all(|stamp| stamp.len == run.file_size()));
         Ok(stamps.filter(|_| run.rests()).map(|files| Self { first: run.first(), end: run.end(), files }))
     }
 
@@ -71,14 +73,15 @@ impl Queue {
 }
 
 impl QueueTable {
-    /// All files, and whether entries no longer go there.
-    pub(crate) fn files(&self) -> Vec<(PathBuf, bool)> {
+    /// All files, the size that each was made with, and whether entries no longer go there.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, u64, bool)> {
         let mut all = Vec::new();
         for queue in self.queues() {
             let state = queue.lock();
             for run in std::iter::once(&state.run).chain(state.ext.as_ref().map(|ext| &ext.run)) {
                 let open = run.file_count().saturating_sub(1);
-                all.extend(run.paths().enumerate().map(|(n, path)| (path.to_path_buf(), n < open)));
+                let sized = |(n, path): (usize, &Path)| (path.to_path_buf(), run.file_size(), n < open);
+                all.extend(run.paths().enumerate().map(sized));
             }
         }
         all

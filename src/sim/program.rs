@@ -128,6 +128,8 @@ impl std::error::Error for Broken {}
 
 /// The crash points of one run, each with the facts of its moment.
 type Points<F> = Vec<(Crash, F)>;
+/// Calls of each kind.
+type Calls = std::collections::BTreeMap<Call, u64>;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -292,7 +294,7 @@ impl<F: Clone + Send + 'static> Tested<'_, F> {
         run: u64,
         facts: &Arc<Mutex<F>>,
         program: &mut dyn FnMut(&SimDisk) -> Result<(), String>,
-    ) -> Result<(Points<F>, std::collections::BTreeMap<Call, u64>), Box<Broken>> {
+    ) -> Result<(Points<F>, Calls), Box<Broken>> {
         let disk = SimDisk::new(Arc::clone(&self.clock));
         let points: Arc<Mutex<Points<F>>> = Arc::default();
         let (seen, known) = (Arc::clone(&points), Arc::clone(facts));

@@ -80,17 +80,23 @@ impl Agreement {
         index: &IndexSet,
     ) -> Result<()> {
         self.next = None;
-        let mut named = vec![(self.config.path("abort"), true)];
+        let mut named = vec![(self.config.path("abort"), None, true)];
         let segments = log.segments_info()?.into_iter().take_while(|segment| segment.base <= from);
-        named.extend(segments.map(|segment| (segment.path, segment.base < from)));
-        named.extend(table.files());
+        let size = Some(self.config.commit_log_file_size);
+        named.extend(segments.map(|segment| (segment.path, size, segment.base < from)));
+        named.extend(table.files().into_iter().map(|(path, size, finished)| (path, Some(size), finished)));
         let keys = if self.config.message_index { index.first_key(from) } else { None };
         if let Some((last, _)) = &keys {
-            let before = index.files().into_iter().take_while(|file| file.name != *last);
-            named.extend(before.map(|file| (file.path, true)));
-            named.push((self.config.path("index").join(last), false));
+            let found = index.files();
+            if !found.iter().any(|file| file.name == *last) {
+                return Ok(());
+            }
+            for file in found.into_iter().take_while(|file| file.name <= *last) {
+                let finished = file.name != *last;
+                named.push((file.path, Some(file.file_size), finished));
+            }
         }
-        let files = named.into_iter().map(|(path, finished)| self.file(&path, finished));
+        let files = named.into_iter().map(|(path, size, finished)| self.file(&path, size, finished));
         let Some(files) = files.collect::<Result<Option<Vec<_>>>>()? else { return Ok(()) };
         let path = self.config.path(NAME);
         let text = Agreed { settings: settings(&self.config), from, keys, files }.encode();
@@ -99,10 +105,18 @@ impl Agreement {
         Ok(())
     }
 
-    /// `None` for one that is gone: retention or a deleted topic took it.
-    fn file(&self, path: &Path, finished: bool) -> Result<Option<AgreedFile>> {
+    /// Removes the file: something that it relies on is not so any more.
+    pub(super) fn withdraw(&mut self) -> Result<()> {
+        self.next = None;
+        remove(&*self.vfs, &self.config)?;
+        self.vfs.sync_dir(&self.config.root).map_err(Error::io("sync", &self.config.root))
+    }
+
+    /// `None` for one that is gone, as retention or a deleted topic takes it, or has another size than it was made with:
+    /// then somebody cut it, and it lacks what was written to it.
+    fn file(&self, path: &Path, size: Option<u64>, finished: bool) -> Result<Option<AgreedFile>> {
         let below = path.strip_prefix(&self.config.root).ok().and_then(Path::to_str);
-        let stamp = stamp_of(&*self.vfs, path)?;
+        let stamp = stamp_of(&*self.vfs, path)?.filter(|stamp| size.is_none_or(|size| stamp.len == size));
         Ok(below.zip(stamp).map(|(path, stamp)| AgreedFile { path: path.into(), stamp, finished }))
     }
 }

@@ -95,8 +95,16 @@ fn gather(inner: &Inner) -> Result<Option<CleanStop>> {
     let paths = segments.iter().map(|segment| stamp_of(vfs, &segment.path));
     let Some(stamps) = paths.collect::<Result<Option<Vec<_>>>>()? else { return Ok(None) };
     let index = inner.index.files().into_iter();
-    let index = index.map(|file| Ok(stamp_of(vfs, &file.path)?.map(|stamp| (file.name, stamp))));
+    // A file that somebody has cut lacks what was written to it.
+    let whole = |stamp: &FileStamp, size: u64| stamp.len == size;
+    let index = index.map(|file| {
+        let stamp = stamp_of(vfs, &file.path)?.filter(|stamp| whole(stamp, file.file_size));
+        Ok(stamp.map(|stamp| (file.name, stamp)))
+    });
     let Some(index) = index.collect::<Result<Option<Vec<_>>>>()? else { return Ok(None) };
+    if !stamps.iter().all(|stamp| whole(stamp, config.commit_log_file_size)) {
+        return Ok(None);
+    }
     let Some(queues) = inner.table.at_rest()? else { return Ok(None) };
     Ok(Some(CleanStop {
         settings: settings(config),

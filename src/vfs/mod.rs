@@ -14,6 +14,7 @@ use crate::{
 mod changes;
 #[cfg(test)]
 pub(crate) mod faulty;
+mod listing;
 mod os;
 mod overlay;
 mod probe;

@@ -27,7 +27,9 @@ use std::{
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 
-use super::{Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs, probe, sigbus::Known};
+use super::{
+    Advice, Backing, DirEntry, DiskUsage, Lock, Reserve, Vfs, listing::names_in, probe, sigbus::Known,
+};
 use crate::types::FileStamp;
 
 /// The operating system's files.
@@ -296,13 +298,12 @@ impl Vfs for OsVfs {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        let Some(names) = none_if_absent(fs::read_dir(dir))? else { return Ok(Vec::new()) };
+        let Some(names) = none_if_absent(names_in(&c_path(dir)?))? else { return Ok(Vec::new()) };
         let mut entries = Vec::new();
         for name in names {
-            let name = name?;
             // A name can go between being read and being asked about, and a link can lead nowhere.
-            if let Some(meta) = none_if_absent(fs::metadata(name.path()))? {
-                entries.push(entry(name.file_name().to_string_lossy().into_owned(), &meta));
+            if let Some(meta) = none_if_absent(fs::metadata(dir.join(&name)))? {
+                entries.push(entry(name.to_string_lossy().into_owned(), &meta));
             }
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
