@@ -59,11 +59,11 @@ fn durable_end(bytes: &[u8]) -> Option<PhysicalOffset> {
 }
 
 /// Fields that claim more than the log holds: RocketMQ would begin its recovery behind what it must look at, and what
-/// was durable is gone.
+/// was durable is gone. The index may hold later keys than the log has records, of some that are gone from its front.
 pub(super) fn beyond(
     path: &Path,
     bytes: &[u8],
-    newest: StoreTimestamp,
+    [newest, indexed]: [StoreTimestamp; 2],
     end: PhysicalOffset,
     findings: &mut Findings<'_>,
 ) {
@@ -71,10 +71,10 @@ pub(super) fn beyond(
     let mut claims = |level, at: usize, what| {
         findings.say(level, Kind::Field, Part::Checkpoint, path, Some(at as u64), what);
     };
-    for (at, field, time) in [
-        (PHYSIC_TIMESTAMP_AT, "physicMsgTimestamp", checkpoint.physic_timestamp),
-        (LOGICS_TIMESTAMP_AT, "logicsMsgTimestamp", checkpoint.logics_timestamp),
-        (INDEX_TIMESTAMP_AT, "indexMsgTimestamp", checkpoint.index_timestamp),
+    for (at, field, time, newest) in [
+        (PHYSIC_TIMESTAMP_AT, "physicMsgTimestamp", checkpoint.physic_timestamp, newest),
+        (LOGICS_TIMESTAMP_AT, "logicsMsgTimestamp", checkpoint.logics_timestamp, newest),
+        (INDEX_TIMESTAMP_AT, "indexMsgTimestamp", checkpoint.index_timestamp, newest.max(indexed)),
     ] {
         if time > newest {
             let what = format!("{field} {time} is later than the newest record, {newest}");

@@ -119,7 +119,9 @@ fn verify_on(
     orphans::check(&store, &*overlay, &mut findings)?;
     reading.end();
     if let Some(before) = before {
-        checkpoint::beyond(&config.path("checkpoint"), &before, newest, report.end, &mut findings);
+        let indexed = store.parts().2.files().iter().map(|file| file.end_timestamp).max().unwrap_or_default();
+        let path = config.path("checkpoint");
+        checkpoint::beyond(&path, &before, [newest, indexed], report.end, &mut findings);
     }
     Ok(findings.summary)
 }
@@ -137,11 +139,6 @@ fn recovered(config: &Config, report: &RecoveryReport, findings: &mut Findings<'
         let at = at.since(PhysicalOffset::ZERO);
         (log.join(format!("{:020}", at - at % size)), Some(at % size))
     };
-    if let Some(durable) = report.durable_before {
-        let (path, at) = file_of(report.end);
-        let what = format!("the log ends at {}, it was on the disk up to {durable}", report.end);
-        findings.damage(Part::Log, &path, at, what);
-    }
     for path in &report.aside {
         findings.damage(Part::Directory, path, None, "leads into a log that is not there".into());
     }
