@@ -1,6 +1,7 @@
 //! Crash tests of a program that uses the store, or anything else that writes through the seam.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     str::FromStr,
@@ -128,8 +129,8 @@ impl std::error::Error for Broken {}
 
 /// The crash points of one run, each with the facts of its moment.
 type Points<F> = Vec<(Crash, F)>;
-/// Calls of each kind.
-type Calls = std::collections::BTreeMap<Call, u64>;
+/// How many calls of each kind were made.
+type Calls = BTreeMap<Call, u64>;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -255,7 +256,7 @@ impl CrashTest {
     }
 
     /// What fails in a run.
-    fn fault(&self, run: u64, calls: &std::collections::BTreeMap<Call, u64>) -> Fault {
+    fn fault(&self, run: u64, calls: &Calls) -> Fault {
         let mut rng = Rng::of(self.seed, run.wrapping_add(0xFA17));
         let made = |call: &Call| calls.get(call).copied().unwrap_or(0);
         let kinds: Vec<Call> =
