@@ -315,20 +315,23 @@ def unreadable_files(store):
     for name, path, forget in paths:
         pages = [at for at, _ in picture.blocks(os.path.join(store, path))]
         at = pages[len(pages) // 2]
-        # What can be lost is what stands in the page, and the record that reaches into it.
+        # What can be lost is what stands in the page and its neighbours, and the record that reaches into them: a small
+        # ext4 has blocks of 1 KiB, and a page of the file may share two of the disk's with them.
         base = int(os.path.basename(path)) + at if path.startswith("commitlog") else None
-        yield Unread(name, path, at, (max(0, base - 16384), base + PAGE) if base is not None else (0, 0), forget)
+        taken = (max(0, base - PAGE - 16384), base + 2 * PAGE) if base is not None else (0, 0)
+        yield Unread(name, path, at, taken, forget)
 
 
 def ended_well(what, done, case, allowed):
-    """Whether a program ended by itself, and where it refuses names the file and a place in the page: None or why not."""
+    """Whether a program ended by itself, and where it refuses names the file and a place in the page or beside it: None or
+    why not."""
     text = done.stdout + done.stderr
     if done.returncode not in allowed or "panicked" in text:
         return "%s ended with %s: %s" % (what, done.returncode, text.strip()[-300:])
     # Both ways to give a place: in the file, in the log.
     base = int(os.path.basename(case.path)) if case.path.startswith("commitlog") else 0
     places = {int(number) for number in re.findall(r"\d+", text.replace(case.path, ""))}
-    named = any(case.at <= place < case.at + PAGE or base + case.at <= place < base + case.at + PAGE for place in places)
+    named = any(-PAGE <= place - case.at < 2 * PAGE or -PAGE <= place - base - case.at < 2 * PAGE for place in places)
     if done.returncode and not (case.path in text and named):
         return "%s does not name %s and its byte %d: %s" % (what, case.path, case.at, text.strip()[-300:])
     return None
