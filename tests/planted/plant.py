@@ -46,8 +46,8 @@ PLANTS = [
     (12, "puts are taken after a failed sync", "commit_log/mod.rs", "if self.poisoned.load(Ordering::Acquire) {",
      f"if self.poisoned.load(Ordering::Acquire) && !{P}(12) {{"),
     (13, "entries behind a queue's last record are not dropped", "recovery/mod.rs",
-     "queues.finish(&report.damage, &|queue, unit| self.leads(",
-     f"queues.finish(&report.damage, &|queue, unit| {P}(13) || self.leads("),
+     "&|queue, unit| self.leads(end, start.is_late, queue, unit))",
+     f"&|queue, unit| Ok({P}(13) || self.leads(end, start.is_late, queue, unit)?))"),
     (14, "index entries behind the end of the log stay", "recovery/keys.rs",
      "if self.agrees && self.skip_to(end, damage)? && self.cursor.peek(self.index, self.files).is_some() {\n"
      "            self.cut(Some(self.cursor.place()))?;\n        }\n        self.index.truncate_from(end)?;",
