@@ -222,9 +222,16 @@ def cuts(words, kind, flush, count, tally, java=None, lie=0):
     tally.note("events recorded", last - first)
     tally.note("acknowledgements recorded", sum(1 for line in open(acks) if line.startswith("ack ")))
     lost, failed = 0, tally.failed
+
+    def audited(job):
+        try:
+            return audit_cut(words, device, root, conf, acks, marks, job, java)
+        except OSError as error:
+            # A lying disk may cost the file system its own structures.
+            return "the file system cannot be read: %s" % error, {}
+
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        results = pool.map(
-            lambda job: audit_cut(words, device, root, conf, acks, marks, job, java), jobs)
+        results = pool.map(audited, jobs)
         for job, (why, numbers) in zip(jobs, results):
             name = "%s %s cut at %d keep %d" % (kind, flush, job[1], job[2])
             if lie:
