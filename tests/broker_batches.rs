@@ -78,6 +78,9 @@ async fn what_is_sent_to_a_topic_of_batches_stands_in_batch_queues_and_survives_
     let none = call(&client, Pull::new("G", "B", 0, 0).command()).await;
     assert_eq!(none.code, response::PULL_NOT_FOUND, "{none:?}");
 
+    let ask = || Command::request(request::GET_MIN_OFFSET).with_field("topic", "B").with_field("queueId", 0);
+    assert_eq!(call(&client, ask()).await.fields.get("offset"), Some("-1"));
+
     let three = parts(&["a", "b", "c"]);
     let sent = call(&client, send_batch("B", 0, &three, "UNIQ_KEY\x01UB\x02INNER_BASE\x0177\x02")).await;
     assert_eq!((sent.code, sent.fields.get("queueOffset")), (response::SUCCESS, Some("0")), "{sent:?}");
@@ -109,6 +112,7 @@ async fn what_is_sent_to_a_topic_of_batches_stands_in_batch_queues_and_survives_
         assert_eq!((got[1].body.as_slice(), got[1].property("UNIQ_KEY")), (&b"d"[..], Some("Ud")));
         assert_eq!(unwrapped(&got[2].body), two);
         // From within a batch, all of it comes.
+        assert_eq!(call(&client, ask()).await.fields.get("offset"), Some("0"));
         assert_eq!(pull(&client, "B", 2, 3).await.0[0].queue_offset, 0);
         assert_eq!(pull(&client, "B", 3, 2).await.0[0].queue_offset, 3);
         let queues = |kind: &str| broker.root().join(kind).join("B");

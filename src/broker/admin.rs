@@ -44,7 +44,14 @@ fn max_offset(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Resul
 }
 
 fn min_offset(broker: &Arc<Broker>, _: &Arc<Connection>, cmd: &Command) -> Result<Command, Refusal> {
-    let first = queue_of(broker, cmd)?.map_or(0, |queue| broker.store.min_offset(queue).get());
+    let range = |queue| (broker.store.min_offset(queue).get(), broker.store.max_offset(queue).get());
+    let first = match queue_of(broker, cmd)?.map_or((0, 0), range) {
+        // RocketMQ's word for a queue of batches that has none.
+        (0, 0) if broker.topics.get(cmd.fields.text("topic")?).is_some_and(|topic| topic.takes_batches()) => {
+            -1
+        }
+        (first, _) => first,
+    };
     Ok(cmd.reply(response::SUCCESS).with_field("offset", first))
 }
 
