@@ -157,3 +157,21 @@ fn below(path: &str) -> PathBuf {
     let inside = |part: &std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
     Path::new(path).components().filter(inside).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::faulty::{Call, FaultyVfs};
+
+    #[test]
+    fn a_withdrawal_that_is_not_durable_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(NAME), "reput agreed 1").unwrap();
+        let vfs = Arc::new(FaultyVfs::default());
+        let mut agreement = Agreement::new(Arc::clone(&vfs) as _, Arc::new(Config::new(dir.path())));
+        vfs.faults.fail(Call::SyncDir, 0, 1, std::io::ErrorKind::Other);
+        assert!(matches!(agreement.withdraw(), Err(Error::Io { action: "sync", .. })));
+        agreement.withdraw().unwrap();
+        assert!(!dir.path().join(NAME).exists());
+    }
+}

@@ -103,11 +103,11 @@ fn verify_on(
     let before = checkpoint::read(vfs, &config)?;
     checkpoint::shape(&config, before.as_deref(), &mut findings);
     let overlay = Arc::new(OverlayVfs::new());
-    let mut reading = Reading::new(&config, &overlay, progress)?;
+    let mut reading = Reading::new(&config, &*overlay, progress)?;
     let store = match reading.open(&config, &overlay) {
         // Which pages it is all in all says more than the first one; what else is wrong shows when they are given up.
         Err(Error::Unreadable { .. }) => {
-            unreadable::tell(&config, &unreadable::find(vfs, &config)?, &mut findings);
+            unreadable::tell(&config, &unreadable::find(&*overlay, &config)?, &mut findings);
             return Ok(findings.summary);
         }
         opened => opened?,

@@ -29,20 +29,16 @@ pub(super) struct Reading<'p> {
 
 impl<'p> Reading<'p> {
     /// Looks how much there is to read.
-    pub(super) fn new(
-        config: &Config,
-        overlay: &Arc<OverlayVfs>,
-        tell: &'p mut dyn FnMut(Progress),
-    ) -> Result<Self> {
+    pub(super) fn new(config: &Config, vfs: &dyn Vfs, tell: &'p mut dyn FnMut(Progress)) -> Result<Self> {
         let dir = config.commit_log_path();
         let (mut first, mut end) = (None, 0);
-        for entry in overlay.list(&dir).map_err(Error::io("list", &dir))? {
+        for entry in vfs.list(&dir).map_err(Error::io("list", &dir))? {
             let Some(base) = entry.name.parse::<u64>().ok().filter(|_| !entry.is_dir && entry.len > 0) else {
                 continue;
             };
             first = first.or(Some(base));
             let path = dir.join(&entry.name);
-            let file = overlay.open(&path).map_err(Error::io("open", &path))?;
+            let file = vfs.open(&path).map_err(Error::io("open", &path))?;
             let mut at = 0;
             while let Some(data) = file.data_from(at) {
                 at = data.end;

@@ -139,7 +139,8 @@ pub fn plan(config: Config) -> Result<Plan> {
     let overlay = Arc::new(OverlayVfs::new());
     let repair = match run(Arc::<OverlayVfs>::clone(&overlay), &config) {
         Err(Error::Unreadable { .. }) => {
-            let repair = Repair { unreadable: unreadable::find(&OsVfs, &config)?, ..Repair::default() };
+            let repair =
+                Repair { unreadable: unreadable::find(&OverlayVfs::new(), &config)?, ..Repair::default() };
             return Ok(Plan { repair, ..Plan::default() });
         }
         ran => ran?,
@@ -184,7 +185,7 @@ pub fn repair(config: Config) -> Result<Repair> {
     }
 }
 
-fn run(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Repair> {
+pub(super) fn run(vfs: Arc<dyn Vfs>, config: &Config) -> Result<Repair> {
     let config = strictly(config.clone());
     let (kept_before, checkpoint_before) = (kept(&*vfs, &config)?, checkpoint::read(&*vfs, &config)?);
     let store = Store::open_with(config.clone(), Arc::clone(&vfs), Arc::new(SystemClock::new()))?;
@@ -289,7 +290,7 @@ fn queue(
     Ok(())
 }
 
-fn table(vfs: &dyn Vfs, path: &Path) -> Result<Option<SlotTable>> {
+pub(super) fn table(vfs: &dyn Vfs, path: &Path) -> Result<Option<SlotTable>> {
     if vfs.stat(path).map_err(Error::io("look at", path))?.is_none() {
         return Ok(None);
     }

@@ -95,3 +95,73 @@ fn repair_gives_up_what_cannot_be_read_and_nothing_else() {
     }
     assert_eq!(lost, 1);
 }
+
+const CALLS: [Call; 10] = [
+    Call::List,
+    Call::Stat,
+    Call::Read,
+    Call::Open,
+    Call::Lock,
+    Call::CreateDir,
+    Call::Replace,
+    Call::Write,
+    Call::Sync,
+    Call::SyncDir,
+];
+
+/// Fails each call that `run` makes on a store of its own: that must be an error, and nothing must be lost by it.
+fn each_call_fails(
+    prepare: impl Fn(&FaultyVfs),
+    run: impl Fn(&std::sync::Arc<FaultyVfs>, &Config) -> Result<()>,
+) {
+    for call in CALLS {
+        for good in 0.. {
+            let (dir, config, _) = damaged();
+            let index = fs::read_dir(dir.path().join("index")).unwrap().next().unwrap().unwrap().path();
+            let mut bytes = fs::read(&index).unwrap();
+            // Entry 0 belongs to nobody.
+            bytes[40 + 7 * 4] = 1;
+            fs::write(&index, bytes).unwrap();
+            let vfs = std::sync::Arc::new(FaultyVfs::default());
+            prepare(&vfs);
+            vfs.faults.fail(call, good, 1, io::ErrorKind::PermissionDenied);
+            let outcome = run(&vfs, &config);
+            if vfs.faults.made(call) <= good {
+                outcome.unwrap();
+                break;
+            }
+            vfs.faults.heal();
+            repair(config.clone()).unwrap();
+            let summary = verify(config, &mut |_| {}, &mut |_| {}).unwrap();
+            assert!(summary.is_whole() && summary.records <= 3, "{call:?} {good}: {summary:?}");
+        }
+    }
+}
+
+#[test]
+fn repair_that_fails_anywhere_can_be_made_again() {
+    each_call_fails(|_| {}, |vfs, config| repair::run(std::sync::Arc::clone(vfs) as _, config).map(drop));
+}
+
+#[test]
+fn pages_that_could_not_be_given_up_can_be_given_up_later() {
+    let sick = |vfs: &FaultyVfs| vfs.faults.fail(Call::Probe, 0, 1, io::ErrorKind::Other);
+    each_call_fails(sick, |vfs, config| {
+        unreadable::give_up(&**vfs, config, crate::types::StoreTimestamp(1)).map(drop)
+    });
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_an_error() {
+    let (_dir, config, queue_file) = damaged();
+    for call in [Call::List, Call::Open] {
+        let vfs = FaultyVfs::default();
+        vfs.faults.fail(call, 0, 1, io::ErrorKind::PermissionDenied);
+        assert!(Reading::new(&config, &vfs, &mut |_| {}).is_err(), "{call:?}");
+    }
+    for call in [Call::Stat, Call::Open] {
+        let vfs = FaultyVfs::default();
+        vfs.faults.fail(call, 0, 1, io::ErrorKind::PermissionDenied);
+        assert!(repair::table(&vfs, &queue_file).is_err(), "{call:?}");
+    }
+}

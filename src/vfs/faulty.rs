@@ -27,6 +27,9 @@ pub(crate) enum Call {
     SyncDir,
     Reserve,
     Probe,
+    Open,
+    Lock,
+    CreateDir,
 }
 
 #[derive(Debug, Default)]
@@ -210,6 +213,7 @@ impl Backing for FaultyBacking {
 
 impl Vfs for FaultyVfs {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.faults.pass(Call::CreateDir)?;
         self.inner.create_dir_all(dir)
     }
 
@@ -233,6 +237,7 @@ impl Vfs for FaultyVfs {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Backing>> {
+        self.faults.pass(Call::Open)?;
         Ok(self.wrap(self.inner.open(path)?))
     }
 
@@ -274,6 +279,7 @@ impl Vfs for FaultyVfs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        self.faults.pass(Call::Lock)?;
         self.inner.lock(path)
     }
 

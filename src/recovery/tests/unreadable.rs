@@ -49,3 +49,19 @@ fn what_cannot_be_read_is_an_error_and_costs_nothing() {
         assert!(named.iter().eq(dirs.iter()), "aborted {aborted}: {named:?}");
     }
 }
+
+/// Files of zeros that led into a missing log go, and what keeps them is an error.
+#[test]
+fn a_file_of_zeros_that_cannot_be_removed_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = crate::config::Config::new(dir.path());
+    let file = dir.path().join("consumequeue/a/0/00000000000000000000");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, [0; 40]).unwrap();
+    let vfs = FaultyVfs::default();
+    vfs.faults.fail(Call::Remove, 0, 1, io::ErrorKind::PermissionDenied);
+    let set_aside = || super::super::without_log::set_aside(&vfs, &config, crate::types::StoreTimestamp(1));
+    assert!(matches!(set_aside(), Err(Error::Io { path, .. }) if path == file));
+    assert_eq!(set_aside().unwrap(), [] as [PathBuf; 0]);
+    assert!(!file.exists());
+}
