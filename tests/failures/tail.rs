@@ -108,32 +108,30 @@ fn failure_04_what_was_cut_never_comes_back() {
     rig.lost_is([]);
 }
 
-/// Row 4, when Java has cut: whole old records of the right length stand at the right places behind the end. Their numbers
-/// were given out again, to records stored later.
-#[test]
-fn failure_04_what_java_cut_does_not_come_back_here_either() {
+/// A killed store whose last record was stored a minute before the others and has this number.
+fn with_a_last_record_from_before(number: i64) -> Rig {
     let rig = Rig::killed();
     let last = rig.puts[299];
     let bytes = rig.log(last.at, last.size);
     let stored = reput::format::message::Record::decode(&bytes).unwrap().store_timestamp.0;
     let at = bytes.windows(8).rposition(|window| window == stored.to_be_bytes()).unwrap();
     rig.patch(last.at + at, &(stored - 60_000).to_be_bytes());
-    rig.patch(last.at + 20, &290_i64.to_be_bytes());
-    rig.lost_is([299]);
+    rig.patch(last.at + 20, &number.to_be_bytes());
+    rig
+}
+
+/// Row 4, when Java has cut: whole old records of the right length stand at the right places behind the end. Their numbers
+/// were given out again, to records stored later.
+#[test]
+fn failure_04_what_java_cut_does_not_come_back_here_either() {
+    with_a_last_record_from_before(290).lost_is([299]);
 }
 
 /// The same with a number that nobody has given out yet: it skips one of its queue, though nothing is lost between the
 /// records, and is older than the one before.
 #[test]
 fn failure_04_what_java_cut_does_not_come_back_by_a_later_number() {
-    let rig = Rig::killed();
-    let last = rig.puts[299];
-    let bytes = rig.log(last.at, last.size);
-    let stored = reput::format::message::Record::decode(&bytes).unwrap().store_timestamp.0;
-    let at = bytes.windows(8).rposition(|window| window == stored.to_be_bytes()).unwrap();
-    rig.patch(last.at + at, &(stored - 60_000).to_be_bytes());
-    rig.patch(last.at + 20, &300_i64.to_be_bytes());
-    rig.lost_is([299]);
+    with_a_last_record_from_before(300).lost_is([299]);
 }
 
 /// Row 5: Old bytes in a file that was used again. Java takes a copy of segment 0 for segment 6, and records copied behind
