@@ -13,7 +13,7 @@ use crate::{
     consume_queue::QueueTable,
     error::{Error, Result},
     types::StoreTimestamp,
-    vfs::{DirEntry, Vfs, check_readable},
+    vfs::{Vfs, check_readable, numbered_files},
 };
 
 /// `why` in the manifest.
@@ -30,18 +30,19 @@ const DEPTH: usize = 3;
 pub(crate) fn set_aside(vfs: &dyn Vfs, config: &Config, now: StoreTimestamp) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for dir in QueueTable::DIRS {
-        files_below(vfs, &config.path(dir), dir, DEPTH, &mut found)?;
+        numbered_files(vfs, &config.path(dir), DEPTH, &mut found)?;
     }
-    files_below(vfs, &config.path(INDEX), INDEX, 1, &mut found)?;
+    numbered_files(vfs, &config.path(INDEX), 1, &mut found)?;
     let root = config.path("quarantine");
     let mut quarantine = Quarantine::new(vfs, root.clone());
     let (mut moves, mut changed) = (Vec::new(), Vec::new());
-    for (path, name, len) in found {
+    for (path, len) in found {
         if is_zero(vfs, &path, len)? {
             vfs.remove(&path).map_err(Error::io("remove", &path))?;
             changed.extend(path.parent().map(Path::to_path_buf));
             continue;
         }
+        let name = path.strip_prefix(&config.root).unwrap_or(&path).to_string_lossy().into_owned();
         let kept = free_name(vfs, &root, &name)?;
         quarantine.note(&kept, len, &name, now, WHY)?;
         moves.push((path, root.join(kept)));
@@ -64,26 +65,6 @@ pub(crate) fn set_aside(vfs: &dyn Vfs, config: &Config, now: StoreTimestamp) -> 
         vfs.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
     }
     Ok(moves.into_iter().map(|(from, _)| from).collect())
-}
-
-/// The files `depth` levels below `dir`: path, name below the store's directory, length.
-fn files_below(
-    vfs: &dyn Vfs,
-    dir: &Path,
-    name: &str,
-    depth: usize,
-    found: &mut Vec<(PathBuf, String, u64)>,
-) -> Result<()> {
-    for DirEntry { name: entry, len, is_dir, .. } in vfs.list(dir).map_err(Error::io("list", dir))? {
-        let (path, name) = (dir.join(&entry), format!("{name}/{entry}"));
-        match (is_dir, depth) {
-            (true, 2..) => files_below(vfs, &path, &name, depth - 1, found)?,
-            // Names of anything else are left alone, here as elsewhere.
-            (false, 1) if entry.bytes().all(|byte| byte.is_ascii_digit()) => found.push((path, name, len)),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn is_zero(vfs: &dyn Vfs, path: &Path, len: u64) -> Result<bool> {

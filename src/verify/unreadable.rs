@@ -1,9 +1,6 @@
 //! Pages that the disk does not give back: which they are, and how a store is made to do without them.
 
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::{ops::Range, path::PathBuf};
 
 use super::finding::{Findings, Part};
 use crate::{
@@ -13,7 +10,7 @@ use crate::{
     error::{Error, Result},
     format::checkpoint::Checkpoint,
     types::StoreTimestamp,
-    vfs::{Backing, DirEntry, Vfs},
+    vfs::{Backing, Vfs, numbered_files},
 };
 
 /// The least that is given up.
@@ -36,13 +33,13 @@ pub struct Unreadable {
 /// Reads all of the log, the queues and the index, and says what cannot be read.
 pub(super) fn find(vfs: &dyn Vfs, config: &Config) -> Result<Vec<Unreadable>> {
     let mut files = Vec::new();
-    files_below(vfs, &config.commit_log_path(), 1, &mut files)?;
+    numbered_files(vfs, &config.commit_log_path(), 1, &mut files)?;
     for dir in QueueTable::DIRS {
-        files_below(vfs, &config.path(dir), DEPTH, &mut files)?;
+        numbered_files(vfs, &config.path(dir), DEPTH, &mut files)?;
     }
-    files_below(vfs, &config.path("index"), 1, &mut files)?;
+    numbered_files(vfs, &config.path("index"), 1, &mut files)?;
     let mut found = Vec::new();
-    for path in files {
+    for (path, _) in files.into_iter().filter(|(_, len)| *len > 0) {
         let backing = vfs.open(&path).map_err(Error::io("open", &path))?;
         let ranges = unreadable(&*backing);
         let in_file = |range: Range<usize>| (range.start as u64, range.end as u64);
@@ -67,18 +64,6 @@ pub(super) fn tell(config: &Config, found: &[Unreadable], findings: &mut Finding
         };
         findings.damage(part, path, Some(*from), format!("{} bytes cannot be read", to - from));
     }
-}
-
-fn files_below(vfs: &dyn Vfs, dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
-    for DirEntry { name, len, is_dir, .. } in vfs.list(dir).map_err(Error::io("list", dir))? {
-        let path = dir.join(&name);
-        match (is_dir, depth) {
-            (true, 2..) => files_below(vfs, &path, depth - 1, found)?,
-            (false, 1) if len > 0 && name.bytes().all(|byte| byte.is_ascii_digit()) => found.push(path),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn unreadable(backing: &dyn Backing) -> Vec<Range<usize>> {

@@ -4,7 +4,13 @@
 //! [`OverlayVfs`] opens a directory so that nothing written reaches it, which is how `dump` and dry runs work.
 //! Both traits are crossed at create, open, group write, sync and remove only, never per record.
 
-use std::{fmt, io, ops::Range, path::Path, ptr::NonNull, time::SystemTime};
+use std::{
+    fmt, io,
+    ops::Range,
+    path::{Path, PathBuf},
+    ptr::NonNull,
+    time::SystemTime,
+};
 
 use crate::{
     error::{Error, Result},
@@ -159,6 +165,25 @@ pub(crate) fn check_readable(backing: &dyn Backing, path: &Path, range: Range<us
         next = data.end;
         if let Some((at, source)) = backing.first_unreadable(data.start..data.end.min(range.end)) {
             return Err(Error::Unreadable { path: path.to_path_buf(), at: at as u64, source });
+        }
+    }
+    Ok(())
+}
+
+/// Adds to `found` the files `depth` levels below `dir` whose names are numbers, as those of a store are, with their
+/// lengths. Other names are none of a store's and left alone.
+pub(crate) fn numbered_files(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    depth: usize,
+    found: &mut Vec<(PathBuf, u64)>,
+) -> Result<()> {
+    for DirEntry { name, len, is_dir, .. } in vfs.list(dir).map_err(Error::io("list", dir))? {
+        let path = dir.join(&name);
+        match (is_dir, depth) {
+            (true, 2..) => numbered_files(vfs, &path, depth - 1, found)?,
+            (false, 1) if name.bytes().all(|byte| byte.is_ascii_digit()) => found.push((path, len)),
+            _ => {}
         }
     }
     Ok(())
