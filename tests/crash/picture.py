@@ -6,6 +6,7 @@ import re
 
 BLOCK = 4096
 PIECE = 1 << 20
+ZEROS = bytes(PIECE)
 
 
 def blocks(path):
@@ -18,10 +19,10 @@ def blocks(path):
             except OSError:
                 return
             piece = os.pread(file.fileno(), PIECE, at)
-            if piece.count(0) < len(piece):
+            if piece != ZEROS[:len(piece)]:
                 for start in range(0, len(piece), BLOCK):
                     block = piece[start:start + BLOCK]
-                    if block.count(0) < len(block):
+                    if block != ZEROS[:len(block)]:
                         yield at + start, block
             at += len(piece) or PIECE
 
