@@ -356,18 +356,20 @@ impl Queue {
         Ok(Some(count))
     }
 
-    /// Takes a record in. An entry never lands at another slot than its own. A queue whose topic was removed answers
-    /// that it has everything.
+    /// Takes in a record of a pass over the log. An entry never lands at another slot than its own; a batch queue has no
+    /// slots, and goes on behind records that the log has lost. A queue whose topic was removed answers that it has
+    /// everything.
     pub(crate) fn append(&self, record: &Dispatch<'_>) -> Result<Appended> {
         let mut state = self.lock();
         let mut added = Added::default();
-        let outcome = self.take(&mut state, record, &mut added);
+        let skips = state.kind == QueueKind::Batch;
+        let outcome = self.take(&mut state, record, skips, &mut added);
         self.settle(state, added)?;
         outcome
     }
 
-    /// [`Queue::append`] for records in their order, under one lock. Says how many of them the queue has now, and what
-    /// stopped it before the next one.
+    /// Takes in records as they are put, in their order and without a gap, under one lock. Says how many of them the
+    /// queue has now, and what stopped it before the next one.
     pub(crate) fn append_all<'r>(
         &self,
         records: impl Iterator<Item = Dispatch<'r>>,
@@ -375,7 +377,7 @@ impl Queue {
         let mut state = self.lock();
         let (mut added, mut taken, mut outcome) = (Added::default(), 0, Ok(Appended::Done));
         for record in records {
-            outcome = self.take(&mut state, &record, &mut added);
+            outcome = self.take(&mut state, &record, false, &mut added);
             if !matches!(outcome, Ok(Appended::Done | Appended::Duplicate)) {
                 break;
             }
@@ -385,7 +387,13 @@ impl Queue {
     }
 
     #[inline]
-    fn take(&self, state: &mut State, record: &Dispatch<'_>, added: &mut Added) -> Result<Appended> {
+    fn take(
+        &self,
+        state: &mut State,
+        record: &Dispatch<'_>,
+        skips: bool,
+        added: &mut Added,
+    ) -> Result<Appended> {
         check(record)?;
         if state.removed {
             return Ok(Appended::Duplicate);
@@ -397,7 +405,7 @@ impl Queue {
             if at < expected || last.end() >= end_of(record) {
                 return Ok(Appended::Duplicate);
             }
-            if at > expected {
+            if at > expected && !skips {
                 return Ok(Appended::Gap { expected });
             }
         } else {

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod inner_batch;
 mod unreadable;
 
 use tempfile::TempDir;
@@ -742,53 +743,6 @@ fn a_damaged_message_is_not_served() {
         let want: Vec<i64> = (0..20).filter(|number| *number != put.number).collect();
         assert_eq!(numbers, want, "queues {queues}");
         store.close().unwrap();
-    }
-}
-
-/// An inner batch states the number of its first message twice, and no checksum covers either. The one that continues
-/// its queue is believed; for a queue's first record, the one that its entry has.
-#[test]
-fn an_inner_batch_whose_two_numbers_disagree_keeps_its_place() {
-    for (batch, header, queues_gone) in [
-        (4, true, false),
-        (4, true, true),
-        (4, false, false),
-        (4, false, true),
-        (0, false, false),
-        (0, true, false),
-    ] {
-        let written = Written { dir: TempDir::new().unwrap(), puts: Vec::new() };
-        let store = Store::open(written.config()).unwrap();
-        let queue = store.batch_queue("c", 0).unwrap();
-        let mut places = Vec::new();
-        for _ in 0..10 {
-            let message = Message::new(queue, b"xxxxxxxxxxxxxxxxxxxxxxxx")
-                .sys_flag(crate::SysFlag(crate::SysFlag::INNER_BATCH))
-                .property("INNER_NUM", "3");
-            let put = store.put(&message).unwrap();
-            places.push((usize::try_from(put.physical_offset().0).unwrap(), put.size()));
-            put.wait().unwrap();
-        }
-        store.close().unwrap();
-        let (at, size) = places[batch];
-        if header {
-            written.patch(at + QUEUE_OFFSET_AT, &77_i64.to_be_bytes());
-        } else {
-            let bytes = written.log_bytes(at, size);
-            let base = bytes.windows(11).position(|window| window == b"INNER_BASE\x01").unwrap();
-            written.patch(at + base + 11, b"7");
-        }
-        if queues_gone {
-            fs::remove_dir_all(written.path("batchconsumequeue")).unwrap();
-        }
-        let view = written.view().unwrap();
-        assert_eq!(view.queues[&("c".to_owned(), 0)], (0, 30), "batch {batch}, header {header}");
-        for (number, (at, _)) in places.iter().enumerate() {
-            let slot = view.slots.get(&("c".to_owned(), 0, 3 * i64::try_from(number).unwrap()));
-            assert_eq!(slot, Some(&(i64::try_from(*at).unwrap(), true)), "batch {batch}, header {header}");
-        }
-        written.mended();
-        assert!(crate::verify::verify(written.config(), &mut |_| {}, &mut |_| {}).unwrap().is_whole());
     }
 }
 

@@ -24,6 +24,8 @@ import survivor
 
 PAGE = 4096
 KEYS = 25
+# What the names of topics are made of.
+NAME = re.compile(r"[%|a-zA-Z0-9_-]+")
 
 # Why ours may serve what Java does not, may refuse to serve what Java serves, or may open what Java does not.
 REASONS = {
@@ -32,8 +34,8 @@ REASONS = {
     "cut-by-java": "Java ends its log at damage that has whole records behind it; ours passes over the damage.",
     "queue-not-rebuilt": "Java has the record in its log and not in its queue: it rebuilds queues from the segment that "
                          "the checkpoint names, ours from the first record.",
-    "java-misplaced": "An entry of Java's leads to another queue's message, another offset, a wrong length or to none; ours has the "
-                      "message that belongs there, or none.",
+    "java-misplaced": "An entry of Java's leads to another queue's message, another offset, a wrong length or to none, or to one that "
+                      "does not name the light queue; ours has the message that belongs there, or none.",
     "java-serves-damage": "Java serves a record whose body has not its checksum, whose end was never written, or that has "
                           "zeros among its properties.",
     "java-phantom-end": "Java's queue ends behind its last message: zeros or entries of lost records are counted.",
@@ -43,7 +45,8 @@ REASONS = {
                        "gap, ours refuses and says which segment it misses.",
     "wrong-size": "A file has another length than configured and none of its kind has the configured one, or it is longer: Java "
                   "maps it longer or cuts it, ours refuses and names it.",
-    "number-damaged": "The record's queue, topic or number is not what its neighbours and its entry say: in no queue of ours.",
+    "number-damaged": "The record's queue, topic or number is not what its neighbours and its entry say, or no queue can have the name "
+                      "that it gives: in no queue of ours.",
     "stray-segment": "A file of the log has no segment's name, and the log begins behind it: Java serves it by the order of the names, ours "
                      "warns and leaves it.",
     "java-index-lost": "Java finds fewer records by a key: it drops index files that ours mends.",
@@ -78,6 +81,8 @@ def somewhere(dice, size, path):
 def change(store, dice):
     """One change; says what it was."""
     files = files_of(store)
+    if not files:
+        return "nothing, for no file is left"
     weight = [6 if name.startswith("commitlog") else 3 if "consumequeue" in name else 2 for name in files]
     name = dice.choices(files, weight)[0]
     path = os.path.join(store, name)
@@ -167,8 +172,8 @@ class Served:
         if line.get("msgPhyOffset") != line["phyOffset"] or not line["whole"]:
             return False
         # Queues that a message is dispatched to besides its own, and inner batches, count by numbers of their own.
-        if line["topic"].startswith("%LMQ%") or line["batchNum"] != 1 or line["topic"] != line.get("msgTopic"):
-            return line["topic"].startswith("%LMQ%") or line["topic"] == line.get("msgTopic")
+        if is_light(line["topic"]) or line["batchNum"] != 1 or line["topic"] != line.get("msgTopic"):
+            return is_light(line["topic"]) or line["topic"] == line.get("msgTopic")
         return line.get("msgQueueId") == line["queueId"] and line.get("msgQueueOffset") == line["queueOffset"]
 
 
@@ -186,6 +191,10 @@ def compare(java, ours, strays):
             yield None, "Java serves %s at %d, which ours calls damage" % (place, at)
         elif light_number(ours.records.get(at, {}), place[0]) not in (None, place[2]):
             yield "java-misplaced", "%s leads to a message that has another number there" % (place,)
+        elif here is None and is_light(place[0]) and at in ours.records and not names(ours.records[at], place[0]):
+            yield "java-misplaced", "%s leads to a message that does not name the queue" % (place,)
+        elif here is None and at in ours.records and not NAME.fullmatch(place[0]):
+            yield "number-damaged", "%s has a name that no queue can have" % (place,)
         elif here is None and at in ours.records and place not in ours.messages:
             yield "number-damaged" if moved(place, at, ours) else None, "ours has %s at %d in no queue" % (place, at)
         elif here is None and at not in ours.records and strays:
@@ -225,11 +234,19 @@ def compare(java, ours, strays):
             yield "java-index-lost", "key %s" % (question,)
 
 
+def is_light(queue):
+    return queue.startswith("%LMQ%")
+
+
+def names(record, queue):
+    return queue in record.get("properties", {}).get("INNER_MULTI_DISPATCH", "").split(",")
+
+
 def light_number(record, queue):
     """The number that a record says it has in a queue that it is dispatched to besides its own."""
     texts = record.get("properties", {})
     queues, numbers = (texts.get("INNER_MULTI_" + name, "").split(",") for name in ("DISPATCH", "QUEUE_OFFSET"))
-    return int(numbers[queues.index(queue)]) if queue in queues else None
+    return int(numbers[queues.index(queue)]) if names(record, queue) else None
 
 
 def moved(place, at, ours):

@@ -202,7 +202,8 @@ public final class Dump {
     }
 
     private void entries(ConsumeQueueInterface queue) throws Exception {
-        long next = queue.getMinOffsetInQueue();
+        // An empty batch queue says -1 for its first offset, and throws when it is asked for that.
+        long next = Math.max(0, queue.getMinOffsetInQueue());
         boolean more = true;
         while (more && next < queue.getMaxOffsetInQueue()) {
             more = false;

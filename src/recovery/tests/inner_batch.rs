@@ -1,0 +1,115 @@
+//! Damage to a topic whose records are batches, which its queue counts as many messages.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::Written;
+use crate::{
+    SysFlag,
+    format::message::QUEUE_OFFSET_AT,
+    message::Message,
+    store::Store,
+    types::QueueOffset,
+};
+
+/// Ten batches of three, and where each stands.
+fn batches() -> (Written, Vec<(usize, usize)>) {
+    let written = Written { dir: TempDir::new().unwrap(), puts: Vec::new() };
+    let store = Store::open(written.config()).unwrap();
+    let queue = store.batch_queue("c", 0).unwrap();
+    let mut places = Vec::new();
+    for _ in 0..10 {
+        let message = Message::new(queue, b"xxxxxxxxxxxxxxxxxxxxxxxx")
+            .sys_flag(SysFlag(SysFlag::INNER_BATCH))
+            .property("INNER_NUM", "3");
+        let put = store.put(&message).unwrap();
+        places.push((usize::try_from(put.physical_offset().0).unwrap(), put.size()));
+        put.wait().unwrap();
+    }
+    store.close().unwrap();
+    (written, places)
+}
+
+fn is_whole(written: &Written) -> bool {
+    crate::verify::verify(written.config(), &mut |_| {}, &mut |_| {}).unwrap().is_whole()
+}
+
+/// An inner batch states the number of its first message twice, and no checksum covers either. The one that continues
+/// its queue is believed; for a queue's first record, the one that its entry has.
+#[test]
+fn one_whose_two_numbers_disagree_keeps_its_place() {
+    for (batch, header, queues_gone) in [
+        (4, true, false),
+        (4, true, true),
+        (4, false, false),
+        (4, false, true),
+        (0, false, false),
+        (0, true, false),
+    ] {
+        let (written, places) = batches();
+        let (at, size) = places[batch];
+        if header {
+            written.patch(at + QUEUE_OFFSET_AT, &77_i64.to_be_bytes());
+        } else {
+            let bytes = written.log_bytes(at, size);
+            let base = bytes.windows(11).position(|window| window == b"INNER_BASE\x01").unwrap();
+            written.patch(at + base + 11, b"7");
+        }
+        if queues_gone {
+            fs::remove_dir_all(written.path("batchconsumequeue")).unwrap();
+        }
+        let view = written.view().unwrap();
+        assert_eq!(view.queues[&("c".to_owned(), 0)], (0, 30), "batch {batch}, header {header}");
+        for (number, (at, _)) in places.iter().enumerate() {
+            let slot = view.slots.get(&("c".to_owned(), 0, 3 * i64::try_from(number).unwrap()));
+            assert_eq!(slot, Some(&(i64::try_from(*at).unwrap(), true)), "batch {batch}, header {header}");
+        }
+        written.mended();
+        assert!(is_whole(&written));
+    }
+}
+
+/// A lost batch takes its own messages from its queue and no others, whatever is left of the queue.
+#[test]
+fn one_that_is_lost_costs_no_other() {
+    for lost in [0, 4, 8] {
+        for keep in [None, Some(0), Some(4), Some(5), Some(10)] {
+            let (written, places) = batches();
+            let (at, size) = places[lost];
+            let body = written.log_bytes(at, size).windows(24).position(|window| window == [b'x'; 24]).unwrap();
+            written.patch(at + body + 5, b"y");
+            let file = written.path("batchconsumequeue/c/0/00000000000000000000");
+            match keep {
+                Some(entries) => {
+                    let mut bytes = fs::read(&file).unwrap();
+                    bytes[entries * crate::format::consume_queue::BATCH_ENTRY..].fill(0);
+                    fs::write(&file, bytes).unwrap();
+                }
+                None => fs::remove_dir_all(written.path("batchconsumequeue")).unwrap(),
+            }
+            let case = format!("batch {lost} is lost, {keep:?} entries are left");
+            let view = written.view().unwrap();
+            assert_eq!(view.report.damage.len(), 1, "{case}: {}", view.report);
+            for (batch, (at, _)) in places.iter().enumerate() {
+                let slot = view.slots.get(&("c".to_owned(), 0, 3 * i64::try_from(batch).unwrap()));
+                let found = slot.is_some_and(|(offset, found)| *found && usize::try_from(*offset) == Ok(*at));
+                assert_eq!(found, batch != lost, "{case}: batch {batch} in {slot:?}");
+            }
+            written.mended();
+            let store = Store::open(written.config()).unwrap();
+            let queue = store.batch_queue("c", 0).unwrap();
+            let (mut at, mut read) = (QueueOffset::ZERO, Vec::new());
+            while at < store.max_offset(queue) {
+                let got = store.get(queue, at).unwrap();
+                read.extend(got.messages.iter().map(|message| message.record().queue_offset.0));
+                assert!(got.next_offset > at, "{case}: a reader stays at {at}");
+                at = got.next_offset;
+            }
+            let all = (0..10).filter(|batch| *batch != lost).map(|batch| 3 * i64::try_from(batch).unwrap());
+            assert_eq!(read, all.collect::<Vec<_>>(), "{case}");
+            assert_eq!(store.max_offset(queue), QueueOffset(30), "{case}");
+            store.close().unwrap();
+        }
+    }
+}
