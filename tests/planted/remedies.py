@@ -121,7 +121,7 @@ PLANTED = [
      "for path in [self.path.clone(), self.sibling(\".bak\")] {",
      f"for path in [self.path.clone(), self.sibling(\".bak\")].into_iter().take(if {P}(235) {{ 1 }} else {{ 2 }}) {{"),
     (136, "offsets stay behind the end of their queue", "broker/offsets.rs", "let mut tables = self.tables.lock();\n        let Tables { consumed, pulled, changed, .. } = &mut *tables;\n        for (topic, groups) in consumed.0.iter_mut()",
-     f"if {P}(136) {{ return; }}\n        let mut tables = self.tables.lock();\n        let Tables {{ consumed, pulled, changed, .. }} = &mut *tables;\n        for (topic, groups) in consumed.0.iter_mut()"),
+     f"if {P}(136) {{ return Ok(()); }}\n        let mut tables = self.tables.lock();\n        let Tables {{ consumed, pulled, changed, .. }} = &mut *tables;\n        for (topic, groups) in consumed.0.iter_mut()"),
     (137, "any name is a topic's", "types.rs", "!name.is_empty()\n            && name.len()",
      f"{P}(137) || !name.is_empty()\n            && name.len()"),
 ]
