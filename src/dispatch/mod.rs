@@ -13,7 +13,8 @@ pub(crate) use places::{GROUP, QueuePlaces, TopicPlace};
 
 use crate::{
     config::Config,
-    consume_queue::{Dispatch, QueueKind},
+    consume_queue::{Dispatch, Queue, QueueKind},
+    error::Result,
     format::{
         hash::{IndexKeys, JavaHash},
         message::Header,
@@ -202,6 +203,11 @@ impl<'a> Projected<'a> {
         matches!(self.transaction, TransactionType::None | TransactionType::Commit)
     }
 
+    /// The record's length.
+    pub(crate) const fn size(&self) -> i32 {
+        self.simple.size
+    }
+
     /// The record's entry in its own queue, which is of `kind`. In a batch queue a record without the properties of an
     /// inner batch counts for one message, unless it says that it is one: then its properties are damaged.
     #[inline]
@@ -217,6 +223,24 @@ impl<'a> Projected<'a> {
                 Some(Dispatch { queue_offset, batch_num, ..self.simple })
             }
         }
+    }
+
+    /// The record's entry in `queue`, its own. Of an inner batch whose properties are damaged it is the one that was made
+    /// when they were not, if the queue still has it.
+    #[inline]
+    pub(crate) fn entry_in(&self, queue: &Queue) -> Result<Option<Dispatch<'static>>> {
+        let entry = self.entry(queue.kind());
+        if entry.is_some() || !self.is_queued() { Ok(entry) } else { self.entry_as_it_was(queue) }
+    }
+
+    #[cold]
+    fn entry_as_it_was(&self, queue: &Queue) -> Result<Option<Dispatch<'static>>> {
+        let simple = self.simple;
+        let unit = queue.get(simple.queue_offset)?.filter(|unit| {
+            (unit.queue_offset, unit.offset, unit.size) == (simple.queue_offset, simple.offset, simple.size)
+                && unit.batch_num > 0
+        });
+        Ok(unit.map(|unit| Dispatch { batch_num: unit.batch_num, ..simple }))
     }
 
     /// The two numbers that an inner batch states for its first message, in its header and in INNER_BASE, when they

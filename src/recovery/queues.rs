@@ -171,14 +171,23 @@ impl<'t> QueueRepair<'t> {
     pub(super) fn take(&mut self, made: &Projected<'_>, damage: &[DamagedRange]) -> Result<bool> {
         if made.is_queued() {
             let doubtful = made.disagreeing();
-            let own =
-                self.one(made.topic, made.queue_id, made.kind(), damage, doubtful, |kind| made.entry(kind))?;
-            if !own {
+            let mut placed = true;
+            let entry = |queue: &Queue| {
+                let entry = made.entry_in(queue)?;
+                placed = entry.is_some();
+                Ok(entry)
+            };
+            if !self.one(made.topic, made.queue_id, made.kind(), damage, doubtful, entry)? {
                 return Ok(false);
+            }
+            if !placed {
+                // An inner batch that does not say of how many messages.
+                self.done.unplaced += 1;
+                self.lost += u64::try_from(made.size()).unwrap_or(0);
             }
         }
         for (topic, id, entry) in made.further() {
-            self.one(topic, id, QueueKind::Simple, damage, None, |_| Some(entry))?;
+            self.one(topic, id, QueueKind::Simple, damage, None, |_| Ok(Some(entry)))?;
         }
         Ok(true)
     }
@@ -190,7 +199,7 @@ impl<'t> QueueRepair<'t> {
         kind: QueueKind,
         damage: &[DamagedRange],
         doubtful: Option<[QueueOffset; 2]>,
-        entry: impl FnOnce(QueueKind) -> Option<Dispatch<'static>>,
+        entry: impl FnOnce(&Queue) -> Result<Option<Dispatch<'static>>>,
     ) -> Result<bool> {
         // No queue can have a name that is no topic, or a negative number.
         let Ok(place) = self.places.topic(topic) else {
@@ -203,7 +212,7 @@ impl<'t> QueueRepair<'t> {
             return Ok(true);
         };
         let Some(seen) = self.seen.get_mut(number) else { return Ok(true) };
-        let Some(mut entry) = entry(seen.queue.kind()) else { return Ok(true) };
+        let Some(mut entry) = entry(&seen.queue)? else { return Ok(true) };
         if let Some(numbers) = doubtful.filter(|_| seen.queue.kind() == QueueKind::Batch) {
             // The one that continues the queue is right, or that of the entry that was made when both were.
             let right = match seen.next {

@@ -147,22 +147,21 @@ impl Walk<'_, '_> {
         }
         let made = self.projection.of(header);
         let queue = |topic: &str, id: QueueId| self.store.parts().1.get(topic, id);
-        let own =
-            made.is_queued().then(|| queue(made.topic, made.queue_id).map(|queue| (queue.kind(), queue)));
+        let own = made.is_queued().then(|| queue(made.topic, made.queue_id));
         let mut homeless = Vec::new();
         match own {
             None => {}
             Some(None) => homeless.push(format!("no queue {}/{}", made.topic, made.queue_id)),
-            Some(Some((kind, queue))) => {
+            Some(Some(queue)) => {
                 let mut there = false;
-                for entry in possible(&made, kind) {
+                for entry in possible(&made, &queue)? {
                     there |= has(&queue, &entry)?;
                 }
-                if let Some(entry) = made.entry(kind).filter(|_| !there) {
-                    homeless.push(format!(
-                        "queue {}/{} has no entry {} for it",
-                        made.topic, made.queue_id, entry.queue_offset
-                    ));
+                if !there {
+                    let number =
+                        made.entry(queue.kind()).map_or(header.queue_offset, |entry| entry.queue_offset);
+                    homeless
+                        .push(format!("queue {}/{} has no entry {number} for it", made.topic, made.queue_id));
                 }
             }
         }
@@ -263,7 +262,7 @@ impl Walk<'_, '_> {
                 }
                 for unit in &units {
                     self.findings.summary.entries += 1;
-                    if let Some(what) = self.entry(&queue, unit, end) {
+                    if let Some(what) = self.entry(&queue, unit, end)? {
                         self.wrong_entry(&queue, unit.queue_offset.0, what);
                     }
                     // The entry of a lost record leads to the damage, or to the record behind it.
@@ -288,27 +287,28 @@ impl Walk<'_, '_> {
     }
 
     /// What is wrong with an entry, `before` being where the one before it leads.
-    fn entry(&self, queue: &Queue, unit: &CqUnit, before: PhysicalOffset) -> Option<String> {
+    fn entry(&self, queue: &Queue, unit: &CqUnit, before: PhysicalOffset) -> Result<Option<String>> {
         let log = self.store.parts().0;
         let filler = unit.size == Entry::FILLER.size && unit.offset == Entry::FILLER.offset;
         let lost = self.is_lost(unit);
         if filler || unit.offset < log.min_offset() || self.store.recovery_report().is_damaged(unit.offset) {
-            return None;
+            return Ok(None);
         }
         if lost {
-            return (unit.offset < before).then(|| "it leads before the entry in front of it".into());
+            return Ok((unit.offset < before).then(|| "it leads before the entry in front of it".into()));
         }
         if unit.offset <= before {
-            return Some(format!("it leads to {}, the one in front of it to {before}", unit.offset));
+            return Ok(Some(format!("it leads to {}, the one in front of it to {before}", unit.offset)));
         }
         let rest = log.lease_rest(unit.offset);
         let Some(header) = rest.as_ref().and_then(|rest| Header::peek(rest).ok()) else {
-            return Some(format!("no record at {}", unit.offset));
+            return Ok(Some(format!("no record at {}", unit.offset)));
         };
         let made = self.projection.of(&header);
         let key = queue.key();
         let own = made.topic == key.topic.as_str() && made.queue_id == key.id;
-        let own = own.then(|| possible(&made, queue.kind())).into_iter().flatten();
+        let own = if own { Some(possible(&made, queue)?) } else { None };
+        let own = own.into_iter().flatten();
         let mut all = own.chain(
             made.further()
                 .filter(|(topic, id, _)| *topic == key.topic.as_str() && *id == key.id)
@@ -318,21 +318,21 @@ impl Walk<'_, '_> {
         let names = header.properties.get(INNER_MULTI_DISPATCH).unwrap_or_default();
         let unswitched = names.split(',').any(|name| name == key.topic.as_str());
         if all.any(|entry| agrees(queue.kind(), unit, &entry)) || unswitched {
-            return None;
+            return Ok(None);
         }
-        Some(format!(
+        Ok(Some(format!(
             "it leads to message {} of {}/{} at {}",
             header.queue_offset, header.topic, header.queue_id, unit.offset
-        ))
+        )))
     }
 }
 
 /// The entry of a record in its own queue; two for an inner batch that states two numbers, either of which may be right.
-fn possible(made: &Projected<'_>, kind: QueueKind) -> impl Iterator<Item = Dispatch<'static>> + use<> {
-    let entry = made.entry(kind);
-    let numbers = made.disagreeing().filter(|_| kind == QueueKind::Batch);
+fn possible(made: &Projected<'_>, queue: &Queue) -> Result<impl Iterator<Item = Dispatch<'static>> + use<>> {
+    let entry = made.entry_in(queue)?;
+    let numbers = made.disagreeing().filter(|_| queue.kind() == QueueKind::Batch);
     let other = entry.zip(numbers).map(|(entry, [number, _])| Dispatch { queue_offset: number, ..entry });
-    entry.into_iter().chain(other)
+    Ok(entry.into_iter().chain(other))
 }
 
 fn agrees(kind: QueueKind, unit: &CqUnit, entry: &Dispatch<'_>) -> bool {

@@ -193,6 +193,8 @@ def compare(java, ours, strays):
             yield "java-misplaced", "%s leads to a message that has another number there" % (place,)
         elif here is None and is_light(place[0]) and at in ours.records and not names(ours.records[at], place[0]):
             yield "java-misplaced", "%s leads to a message that does not name the queue" % (place,)
+        elif here is None and not is_light(place[0]) and elsewhere(place, at, ours):
+            yield "java-misplaced", "%s leads to a message that says another place, and is there" % (place,)
         elif here is None and at in ours.records and not NAME.fullmatch(place[0]):
             yield "number-damaged", "%s has a name that no queue can have" % (place,)
         elif here is None and at in ours.records and place not in ours.messages:
@@ -249,9 +251,17 @@ def light_number(record, queue):
     return int(numbers[queues.index(queue)]) if names(record, queue) else None
 
 
+def own_place(record):
+    return record["topic"], record["queueId"], record["queueOffset"]
+
+
 def moved(place, at, ours):
-    record = ours.records[at]
-    return (record["topic"], record["queueId"], record["queueOffset"]) == place
+    return own_place(ours.records[at]) == place
+
+
+def elsewhere(place, at, ours):
+    own = at in ours.records and own_place(ours.records[at])
+    return own and own != place and ours.messages.get(own, (None,))[0] == at
 
 
 def carries(record, question):
@@ -316,6 +326,11 @@ def refusal(text, store, conf):
     return (reason, None) if holds else (None, "ours refuses, and it is not so: " + text.strip()[-200:])
 
 
+def questions(lines):
+    """The keys that Java was asked for, but for those that no command line can hold."""
+    return [line for line in lines if line["t"] == "query" and "\0" not in line["topic"] + line["key"]][:KEYS]
+
+
 def dump(reput, store, conf, asked):
     """What ours would serve; nothing of the directory is changed."""
     words = [reput, "store", "dump", "--config", conf, "--json"]
@@ -337,7 +352,7 @@ def run(reput, reader, source, home, dice, show):
     shutil.copytree(store, copy)
     shutil.copytree(store, mended)
     said, lines = reader.dump(copy, conf)
-    asked = [line for line in lines if line["t"] == "query"][:KEYS]
+    asked = questions(lines)
     before = picture.files(store)
     done = dump(reput, store, conf, asked)
     touched = picture.changed(before, picture.files(store))
@@ -394,7 +409,7 @@ def after_repair(reput, reader, store, source, conf, before, show):
     answer, lines = reader.dump(copy, lenient)
     if answer != "loaded":
         return [(None, "mended by ours, Java does not load it: " + answer)], False
-    asked = [line for line in lines if line["t"] == "query"][:KEYS]
+    asked = questions(lines)
     done = dump(reput, store, conf, asked)
     if done.returncode:
         return [(None, "mended by ours, ours ends with %d: %s" % (done.returncode, done.stderr[-300:]))], False

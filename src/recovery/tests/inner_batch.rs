@@ -5,13 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::Written;
-use crate::{
-    SysFlag,
-    format::message::QUEUE_OFFSET_AT,
-    message::Message,
-    store::Store,
-    types::QueueOffset,
-};
+use crate::{SysFlag, format::message::QUEUE_OFFSET_AT, message::Message, store::Store, types::QueueOffset};
 
 /// Ten batches of three, and where each stands.
 fn batches() -> (Written, Vec<(usize, usize)>) {
@@ -70,6 +64,32 @@ fn one_whose_two_numbers_disagree_keeps_its_place() {
     }
 }
 
+/// A batch that does not say any more of how many messages it is keeps the entry that was made when it did. Without
+/// one it is in no queue, and costs no other its place.
+#[test]
+fn one_that_lost_its_count_is_what_its_entry_says() {
+    for queues_gone in [false, true] {
+        let (written, places) = batches();
+        let (at, size) = places[4];
+        let bytes = written.log_bytes(at, size);
+        let name = bytes.windows(10).position(|window| window == b"INNER_NUM\x01").unwrap();
+        written.patch(at + name, b"OTHER");
+        if queues_gone {
+            fs::remove_dir_all(written.path("batchconsumequeue")).unwrap();
+        }
+        let view = written.view().unwrap();
+        assert_eq!(view.queues[&("c".to_owned(), 0)], (0, 30), "gone: {queues_gone}");
+        for (batch, (at, _)) in places.iter().enumerate() {
+            let slot = view.slots.get(&("c".to_owned(), 0, 3 * i64::try_from(batch).unwrap()));
+            let there = (i64::try_from(*at).unwrap(), true);
+            assert_eq!(slot, (batch != 4 || !queues_gone).then_some(&there), "gone: {queues_gone}");
+        }
+        assert_eq!(view.report.queues.unplaced, u64::from(queues_gone));
+        Store::open(written.config()).unwrap().close().unwrap();
+        assert!(is_whole(&written), "gone: {queues_gone}");
+    }
+}
+
 /// A lost batch takes its own messages from its queue and no others, whatever is left of the queue.
 #[test]
 fn one_that_is_lost_costs_no_other() {
@@ -77,7 +97,8 @@ fn one_that_is_lost_costs_no_other() {
         for keep in [None, Some(0), Some(4), Some(5), Some(10)] {
             let (written, places) = batches();
             let (at, size) = places[lost];
-            let body = written.log_bytes(at, size).windows(24).position(|window| window == [b'x'; 24]).unwrap();
+            let body =
+                written.log_bytes(at, size).windows(24).position(|window| window == [b'x'; 24]).unwrap();
             written.patch(at + body + 5, b"y");
             let file = written.path("batchconsumequeue/c/0/00000000000000000000");
             match keep {
