@@ -178,6 +178,40 @@ async fn a_producer_that_did_not_know_is_asked_and_its_answer_counts() {
     broker.stop().await;
 }
 
+/// A producer that is slow is asked before it has answered, and answers every time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_answers_about_several_copies_the_first_counts() {
+    let broker = Fixture::start(|_| {}).await;
+    let producer = Producer::connect(broker.address(), "c1", 0).await;
+    create_topic(&producer.client, "T_TX").await;
+    let halves = [producer.half("T_TX", 0, "kept", "").await, producer.half("T_TX", 0, "dropped", "").await];
+    let mut copies = Vec::new();
+    for round in 0..2 {
+        producer.heart_beat("c1").await;
+        broker.clock().by(CHECK);
+        for n in 0..2 {
+            copies.push(Half::asked(&producer.asked.get(2 * round + n).await));
+        }
+    }
+    // Of the first: its second copy is committed, then come the answer about the first and the producer's own.
+    for half in [&copies[2], &copies[0], &halves[0]] {
+        assert_eq!(producer.end(half, COMMIT).await.code, response::SUCCESS);
+    }
+    // Of the second: rolled back, and what says otherwise is too late.
+    assert_eq!(producer.end(&copies[1], ROLLBACK).await.code, response::SUCCESS);
+    for half in [&copies[3], &halves[1]] {
+        assert_eq!(producer.end(half, COMMIT).await.code, response::SUCCESS);
+    }
+    let after = producer.half("T_TX", 0, "after", "").await;
+    assert_eq!(producer.end(&after, COMMIT).await.code, response::SUCCESS);
+    let got: Vec<_> =
+        pull_until(&producer.client, "T_TX", 0, 3).await.into_iter().map(|got| got.body).collect();
+    assert_eq!(got, [&b"first"[..], b"kept", b"after"]);
+    check_until_done(&broker, &producer.client, 7).await;
+    assert_eq!(producer.asked.count(), 4);
+    broker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_nobody_ends_is_given_up_and_can_be_taken_up_again() {
     let broker = Fixture::start(|config| config.transaction_check_max = 2).await;

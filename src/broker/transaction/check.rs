@@ -7,7 +7,7 @@
 
 use std::{collections::HashSet, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use super::{HALF_QUEUE, half::Half, ops};
+use super::{HALF_QUEUE, half::Half, ops, settled::State};
 use crate::{
     broker::{
         Broker,
@@ -265,10 +265,21 @@ impl Checker {
         if half.first.is_some_and(|first| ends.contains(first) || broker.transactions.ops.contains(first)) {
             return Ok(None);
         }
+        let number = half.record.queue_offset.get();
+        match broker.transactions.settled.state(number) {
+            State::Open => {}
+            State::Ended => {
+                broker.transactions.ops.add(broker, number);
+                return Ok(None);
+            }
+            // Whether it is ended shows before the next pass.
+            State::Ending => return Ok(Some(Stop::Failed)),
+        }
         match rules.judge(&half, broker.clock.now().get()) {
             Verdict::Stop => return Ok(Some(Stop::Young(half.record.store_timestamp))),
             Verdict::Later => {
-                drop(broker.store.put(&half.not_checked_yet(queue))?);
+                let copy = broker.store.put(&half.not_checked_yet(queue))?;
+                broker.transactions.settled.copied(number, copy.queue_offset().get());
                 self.copied = broker.clock.now();
             }
             Verdict::GiveUp => {
@@ -320,6 +331,7 @@ fn ask(broker: &Broker, queue: Queue, half: &Half<'_>) -> Result<Asking> {
     }
     let again = half.checked_again(queue);
     let at = broker.store.put(&again)?;
+    broker.transactions.settled.copied(half.record.queue_offset.get(), at.queue_offset().get());
     let Some(producer) = producer else {
         tracing::debug!(
             group = half.group,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::half::Half;
+use super::{half::Half, settled::State};
 use crate::{
     broker::{Broker, Refusal, Route, answers::once_durable, names, send::put_code, send_queue::Kind},
     message::PutStatus,
@@ -61,11 +61,20 @@ fn decide(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: &Command) -> Result
         Broker::reply(conn, cmd, Ok(cmd.reply(response::SUCCESS)));
         return Ok(());
     }
-    if asked == outcome::COMMIT {
-        return commit(broker, conn, cmd, &half, number);
+    match broker.transactions.settled.begin(number) {
+        State::Open if asked == outcome::COMMIT => {
+            let committed = commit(broker, conn, cmd, &half, number);
+            return committed.inspect_err(|_| broker.transactions.settled.release(number));
+        }
+        State::Open => {
+            broker.transactions.settled.end(number);
+            broker.halves.add(half.real_topic, -1, broker.clock.now());
+            broker.transactions.ops.add(broker, number);
+        }
+        // Another copy's answer was first.
+        State::Ended => broker.transactions.ops.add(broker, number),
+        State::Ending => {}
     }
-    broker.transactions.ops.add(broker, number);
-    broker.halves.add(half.real_topic, -1, broker.clock.now());
     Broker::reply(conn, cmd, Ok(cmd.reply(response::SUCCESS)));
     Ok(())
 }
@@ -119,8 +128,11 @@ fn commit(
         let failed = result.err().map(|error| (put_code(error.put_status()).0, error.to_string()));
         if failed.is_none() {
             // Also after a flush that took too long: the message is in the log.
+            at.transactions.settled.end(number);
             at.transactions.ops.add(&at, number);
             at.halves.add(&topic, -1, at.clock.now());
+        } else {
+            at.transactions.settled.release(number);
         }
         if let Some(mut answer) = answer {
             if let Some((code, remark)) = failed {

@@ -16,6 +16,7 @@ mod end;
 mod half;
 mod ops;
 mod resume;
+mod settled;
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -40,6 +41,8 @@ const TURN: Duration = Duration::from_secs(1);
 pub(crate) struct Transactions {
     /// What was ended and is not written down yet.
     ops: ops::Ended,
+    /// What was ended, whichever copy it was about.
+    settled: settled::Settled,
     worker: Worker,
 }
 
