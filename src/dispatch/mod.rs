@@ -150,7 +150,7 @@ impl Projection {
             light_queues: self.light_queues,
             keys: (self.index && transaction != TransactionType::Rollback).then_some(RecordKeys {
                 unique: unique.filter(|unique| text(unique)),
-                keys: keys.filter(|keys| text(keys)),
+                keys,
                 tags,
             }),
         }
@@ -289,7 +289,9 @@ impl<'a> Projected<'a> {
             put(hashes.key(unique));
         }
         if let Some(keys) = keys {
-            for key in keys.split(|byte| *byte == b' ').filter(|key| !key.is_empty()) {
+            // Damage to one key is none to the others.
+            let all = text(keys);
+            for key in keys.split(|byte| *byte == b' ').filter(|key| !key.is_empty() && (all || text(key))) {
                 put(hashes.key(key));
             }
         }
@@ -380,6 +382,16 @@ mod tests {
         puts.clear();
         projection(&[("messageIndexEnable", "false")]).of(&record).keys(|| IndexKeys::of("t"), &mut puts);
         assert!(puts.is_empty());
+    }
+
+    #[test]
+    fn a_key_that_is_no_text_keeps_no_other_from_the_index() {
+        let properties = Properties::new(b"KEYS\x01a \xbcb c\xff d\x02");
+        let record = Header { properties, ..header("t", "", 0) };
+        let mut puts = Vec::new();
+        projection(&[]).of(&record).keys(|| IndexKeys::of("t"), &mut puts);
+        let hashes: Vec<i32> = puts.iter().map(|put| put.hash).collect();
+        assert_eq!(hashes, ["a", "d"].map(|key| index_key_hash("t", None, key)));
     }
 
     #[test]
