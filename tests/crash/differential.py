@@ -186,7 +186,9 @@ def compare(java, ours, strays):
         if here == mark:
             continue
         at = mark[0]
-        if here is None and any(start <= at < end for start, end in ours.damage):
+        if here is None and not NAME.fullmatch(place[0]):
+            yield "number-damaged", "%s has a name that no queue can have" % (place,)
+        elif here is None and any(start <= at < end for start, end in ours.damage):
             # Java does not look at what is left of its checkpoint; whoever reads gets bytes that are no record's.
             yield None, "Java serves %s at %d, which ours calls damage" % (place, at)
         elif light_number(ours.records.get(at, {}), place[0]) not in (None, place[2]):
@@ -195,8 +197,6 @@ def compare(java, ours, strays):
             yield "java-misplaced", "%s leads to a message that does not name the queue" % (place,)
         elif here is None and not is_light(place[0]) and elsewhere(place, at, ours):
             yield "java-misplaced", "%s leads to a message that says another place, and is there" % (place,)
-        elif here is None and at in ours.records and not NAME.fullmatch(place[0]):
-            yield "number-damaged", "%s has a name that no queue can have" % (place,)
         elif here is None and at in ours.records and place not in ours.messages:
             yield "number-damaged" if moved(place, at, ours) else None, "ours has %s at %d in no queue" % (place, at)
         elif here is None and at not in ours.records and strays:
