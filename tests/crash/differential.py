@@ -146,6 +146,9 @@ class Served:
         self.queries = {(line["topic"], line["key"]): set(line["phyOffsets"]) for line in lines
                         if line["t"] == "query" and isinstance(line.get("phyOffsets"), list)}
         self.damage = [(line["phyOffset"], line["phyOffset"] + line["size"]) for line in lines if line["t"] == "damage"]
+        # Records that name another queue than the one that has their entry.
+        self.anothers = {line["phyOffset"] for line in lines
+                         if line["t"] == "damage" and line["why"].endswith("names a queue that is not its own")}
         self.messages, self.misplaced, self.entries, self.misnumbered, self.found = {}, {}, {}, [], {}
         for line in lines:
             if line["t"] != "cq":
@@ -188,6 +191,8 @@ def compare(java, ours, strays):
         at = mark[0]
         if here is None and not NAME.fullmatch(place[0]):
             yield "number-damaged", "%s has a name that no queue can have" % (place,)
+        elif here is None and at in ours.anothers:
+            yield "number-damaged", "%s is not where the entry of %d says" % (place, at)
         elif here is None and any(start <= at < end for start, end in ours.damage):
             # Java does not look at what is left of its checkpoint; whoever reads gets bytes that are no record's.
             yield None, "Java serves %s at %d, which ours calls damage" % (place, at)
@@ -278,9 +283,9 @@ def ends(java, ours, strays):
         theirs = [place[2] for place in java.messages if place[:2] == name]
         if here is None:
             if theirs:
-                known = [java.messages[(*name, number)][0] in ours.records for number in theirs]
-                # A name that no topic can have, in a record that is whole otherwise.
-                reason = "number-damaged" if all(known) else "stray-segment" if strays and not any(known) else None
+                known = [java.messages[(*name, number)][0] in ours.records.keys() | ours.anothers for number in theirs]
+                # A name that no topic can have, or that the record did not have when its entry was made.
+                reason = "number-damaged" if all(known) or not NAME.fullmatch(name[0]) else "stray-segment" if strays and not any(known) else None
                 yield reason, "ours has no queue %s/%d with %d messages of Java's" % (*name, len(theirs))
             continue
         if there is None or sorted(mine) != sorted(theirs):
@@ -324,6 +329,11 @@ def refusal(text, store, conf):
         holds = os.path.getsize(path) == length != right and (length > right or alone or int(name) % right)
         holds = holds and int(conf.get(match["key"], right)) <= right
     return (reason, None) if holds else (None, "ours refuses, and it is not so: " + text.strip()[-200:])
+
+
+def read(text):
+    """JSON lines; a text in one may hold what else ends a line."""
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def questions(lines):
@@ -373,7 +383,7 @@ def run(reput, reader, source, home, dice, show):
         if reason and (repair.returncode != 2 or refusal(repair.stderr, store, config)[0] != reason or touched):
             reason, why = None, "repair ended with %d, changed %s: %s" % (repair.returncode, touched, repair.stderr.strip()[-200:])
         return changes, [(reason, why or reason)], False
-    ours = Served([json.loads(line) for line in done.stdout.splitlines()], True)
+    ours = Served(read(done.stdout), True)
     wrong, applied = after_repair(reput, reader, mended, store, conf, ours, show)
     if said == "refused":
         return changes, [("java-refuses", ""), *wrong], applied
@@ -388,7 +398,7 @@ def after_repair(reput, reader, store, source, conf, before, show):
     whether there was something to mend. Of a mended directory no difference is excused."""
     repair = subprocess.run([reput, "store", "repair", "--apply", "--config", conf, "--json", store], capture_output=True,
                             text=True, timeout=120)
-    said = [json.loads(line) for line in repair.stdout.splitlines()]
+    said = read(repair.stdout)
     if show:
         print("repair", repair.returncode, repair.stderr, *said[-3:])
     if repair.returncode:
@@ -413,7 +423,7 @@ def after_repair(reput, reader, store, source, conf, before, show):
     done = dump(reput, store, conf, asked)
     if done.returncode:
         return [(None, "mended by ours, ours ends with %d: %s" % (done.returncode, done.stderr[-300:]))], False
-    java, ours = Served(lines, False), Served([json.loads(line) for line in done.stdout.splitlines()], True)
+    java, ours = Served(lines, False), Served(read(done.stdout), True)
     lost = list(kept(before, ours))
     if lost:
         # Repair holds every record to its checksums, opening as the configuration says.
@@ -421,7 +431,7 @@ def after_repair(reput, reader, store, source, conf, before, show):
         with open(conf) as text, open(strict, "w") as out:
             out.write(text.read() + "checkCRCOnRecover=true\nforceVerifyPropCRC=true\n")
         done = dump(reput, source, strict, [])
-        lost = list(kept(Served([json.loads(line) for line in done.stdout.splitlines()], True), ours))
+        lost = list(kept(Served(read(done.stdout), True), ours))
     wrong = [(None, "mended: " + what) for what in (*alike(java, ours), *lost)]
     return wrong, not wrong
 
