@@ -149,7 +149,7 @@ impl State {
         })
     }
 
-    /// The entry that holds `at`, between the limits.
+    /// The entry that holds `at`, between the limits; in a batch queue that has lost it, the next one.
     pub(super) fn number_of(&self, at: QueueOffset) -> Result<Option<u64>> {
         let end = self.end();
         if self.kind == QueueKind::Simple {
@@ -165,7 +165,8 @@ impl State {
             }
         }
         let Some(number) = low.checked_sub(1).filter(|n| *n >= self.min) else { return Ok(None) };
-        Ok(Some(number).filter(|_| at < self.max_offset()))
+        let is_lost = low < end && self.unit(number)?.next() <= at;
+        Ok(Some(number + u64::from(is_lost)).filter(|_| at < self.max_offset()))
     }
 
     fn resolve(&self, unit: &Unit) -> Result<CqUnit> {
@@ -310,7 +311,8 @@ impl Queue {
         self.max.store(state.max_offset().0, Ordering::Release);
     }
 
-    /// The entry of `at` (in a batch queue: the one that holds it); `None` outside `min..max`.
+    /// The entry of `at` (in a batch queue: the one that holds it, or the next where that is lost); `None` outside
+    /// `min..max`.
     pub(crate) fn get(&self, at: QueueOffset) -> Result<Option<CqUnit>> {
         let state = self.lock();
         match state.number_of(at)? {
@@ -589,7 +591,10 @@ impl Queue {
             (QueueKind::Simple, Ok(number)) => {
                 Some(number).filter(|n| (state.first()..state.end()).contains(n))
             }
-            _ => state.number_of(record.queue_offset)?,
+            _ => match state.number_of(record.queue_offset)? {
+                Some(number) if state.unit(number)?.base == record.queue_offset => Some(number),
+                _ => None,
+            },
         };
         let Some(number) = number else {
             return Err(illegal(record, "its queue has no entry for it"));

@@ -430,7 +430,13 @@ fn a_batch_entry_stands_for_all_its_messages() {
     let unit = queue.get(QueueOffset(11)).unwrap().unwrap();
     assert_eq!((unit.queue_offset, unit.batch_num, unit.offset), (QueueOffset(9), 3, PhysicalOffset(50)));
     let gap = Dispatch { queue_offset: QueueOffset(30), ..record(20) };
-    assert_eq!(queue.append(&gap).unwrap(), Appended::Gap { expected: QueueOffset(24) });
+    let (taken, outcome) = queue.append_all(std::iter::once(gap.clone()));
+    assert_eq!((taken, outcome.unwrap()), (0, Appended::Gap { expected: QueueOffset(24) }));
+    // A pass over the log knows that what is missing is lost.
+    assert_eq!(queue.append(&gap).unwrap(), Appended::Done);
+    let next = queue.get(QueueOffset(27)).unwrap().unwrap();
+    assert_eq!((limits(&queue), next.queue_offset), ((0, 31, 210), QueueOffset(30)));
+    queue.truncate_to(QueueOffset(24)).unwrap();
     queue.correct_min_offset(PhysicalOffset(60)).unwrap();
     assert_eq!(limits(&queue), (12, 24, 120));
     queue.truncate_to(QueueOffset(18)).unwrap();

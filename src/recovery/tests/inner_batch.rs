@@ -5,7 +5,13 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::Written;
-use crate::{SysFlag, format::message::QUEUE_OFFSET_AT, message::Message, store::Store, types::QueueOffset};
+use crate::{
+    SysFlag,
+    format::message::QUEUE_OFFSET_AT,
+    message::Message,
+    store::{GetRequest, Store},
+    types::QueueOffset,
+};
 
 /// Ten batches of three, and where each stands.
 fn batches() -> (Written, Vec<(usize, usize)>) {
@@ -122,7 +128,7 @@ fn one_that_is_lost_costs_no_other() {
             let queue = store.batch_queue("c", 0).unwrap();
             let (mut at, mut read) = (QueueOffset::ZERO, Vec::new());
             while at < store.max_offset(queue) {
-                let got = store.get(queue, at).unwrap();
+                let got = store.fetch(&GetRequest { max_messages: 1, ..GetRequest::new(queue, at) }).unwrap();
                 read.extend(got.messages.iter().map(|message| message.record().queue_offset.0));
                 assert!(got.next_offset > at, "{case}: a reader stays at {at}");
                 at = got.next_offset;
