@@ -430,7 +430,7 @@ fn a_batch_entry_stands_for_all_its_messages() {
     let unit = queue.get(QueueOffset(11)).unwrap().unwrap();
     assert_eq!((unit.queue_offset, unit.batch_num, unit.offset), (QueueOffset(9), 3, PhysicalOffset(50)));
     let gap = Dispatch { queue_offset: QueueOffset(30), ..record(20) };
-    let (taken, outcome) = queue.append_all(std::iter::once(gap.clone()));
+    let (taken, outcome) = queue.append_all(std::iter::once(gap));
     assert_eq!((taken, outcome.unwrap()), (0, Appended::Gap { expected: QueueOffset(24) }));
     // A pass over the log knows that what is missing is lost.
     assert_eq!(queue.append(&gap).unwrap(), Appended::Done);
