@@ -61,13 +61,14 @@ fn decide(broker: &Arc<Broker>, conn: &Arc<Connection>, cmd: &Command) -> Result
         Broker::reply(conn, cmd, Ok(cmd.reply(response::SUCCESS)));
         return Ok(());
     }
-    match broker.transactions.settled.begin(number) {
+    let (state, first) = broker.transactions.settled.begin(number);
+    match state {
         State::Open if asked == outcome::COMMIT => {
-            let committed = commit(broker, conn, cmd, &half, number);
-            return committed.inspect_err(|_| broker.transactions.settled.release(number));
+            let committed = commit(broker, conn, cmd, &half, first);
+            return committed.inspect_err(|_| broker.transactions.settled.release(first));
         }
         State::Open => {
-            broker.transactions.settled.end(number);
+            broker.transactions.settled.end(first);
             broker.halves.add(half.real_topic, -1, broker.clock.now());
             broker.transactions.ops.add(broker, number);
         }
@@ -108,8 +109,9 @@ fn commit(
     conn: &Arc<Connection>,
     cmd: &Command,
     half: &Half<'_>,
-    number: i64,
+    first: i64,
 ) -> Result<(), Refusal> {
+    let number = half.record.queue_offset.get();
     if !broker.topics.contains(half.real_topic) {
         let remark = format!("there is no topic {} any more", half.real_topic);
         return Err(Refusal::new(response::TOPIC_NOT_EXIST, remark));
@@ -128,11 +130,11 @@ fn commit(
         let failed = result.err().map(|error| (put_code(error.put_status()).0, error.to_string()));
         if failed.is_none() {
             // Also after a flush that took too long: the message is in the log.
-            at.transactions.settled.end(number);
+            at.transactions.settled.end(first);
             at.transactions.ops.add(&at, number);
             at.halves.add(&topic, -1, at.clock.now());
         } else {
-            at.transactions.settled.release(number);
+            at.transactions.settled.release(first);
         }
         if let Some(mut answer) = answer {
             if let Some((code, remark)) = failed {

@@ -67,21 +67,21 @@ impl Settled {
         known.state(known.first(half))
     }
 
-    /// What was known of it. Whoever finds it open ends it, and calls [`Settled::end`] or [`Settled::release`].
-    pub(super) fn begin(&self, half: i64) -> State {
+    /// What was known of it, and its first half message. Whoever finds it open ends it, and calls [`Settled::end`] or
+    /// [`Settled::release`] with that.
+    pub(super) fn begin(&self, half: i64) -> (State, i64) {
         let mut known = self.0.lock();
         let first = known.first(half);
         let state = known.state(first);
         if state == State::Open {
             known.ending.insert(first);
         }
-        state
+        (state, first)
     }
 
     /// The transaction is ended.
-    pub(super) fn end(&self, half: i64) {
+    pub(super) fn end(&self, first: i64) {
         let mut known = self.0.lock();
-        let first = known.first(half);
         known.ending.remove(&first);
         known.ended.insert(first);
         if known.ended.len() > MAX_REMEMBERED {
@@ -90,10 +90,8 @@ impl Settled {
     }
 
     /// It could not be ended.
-    pub(super) fn release(&self, half: i64) {
-        let mut known = self.0.lock();
-        let first = known.first(half);
-        known.ending.remove(&first);
+    pub(super) fn release(&self, first: i64) {
+        self.0.lock().ending.remove(&first);
     }
 }
 
@@ -106,17 +104,17 @@ mod tests {
         let settled = Settled::default();
         settled.copied(3, 7);
         settled.copied(7, 9);
-        assert_eq!(settled.begin(9), State::Open);
+        assert_eq!(settled.begin(9), (State::Open, 3));
         for half in [3, 7, 9] {
-            assert_eq!(settled.begin(half), State::Ending);
+            assert_eq!(settled.begin(half), (State::Ending, 3));
         }
-        settled.release(9);
-        assert_eq!(settled.begin(7), State::Open);
-        settled.end(7);
+        settled.release(3);
+        assert_eq!(settled.begin(7), (State::Open, 3));
+        settled.end(3);
         for half in [3, 7, 9] {
-            assert_eq!((settled.begin(half), settled.state(half)), (State::Ended, State::Ended));
+            assert_eq!((settled.begin(half), settled.state(half)), ((State::Ended, 3), State::Ended));
         }
-        assert_eq!(settled.begin(4), State::Open, "another transaction");
+        assert_eq!(settled.begin(4), (State::Open, 4), "another transaction");
     }
 
     #[test]
@@ -125,8 +123,9 @@ mod tests {
         let many = i64::try_from(MAX_REMEMBERED).unwrap();
         for half in 0..2 * many {
             settled.copied(half, half + 1);
-            assert_eq!(settled.begin(half * 3 + 1_000_000_000), State::Open);
-            settled.end(half * 3 + 1_000_000_000);
+            let (state, first) = settled.begin(half * 3 + 1_000_000_000);
+            assert_eq!(state, State::Open);
+            settled.end(first);
         }
         let known = settled.0.lock();
         assert_eq!((known.firsts.len(), known.ended.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
