@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     format::consume_queue::{ENTRY, Entry, ext_position},
     segment::prefetch_value,
-    types::{PhysicalOffset, QueueOffset, TagsCode},
+    types::{PhysicalOffset, QueueOffset, StoreTimestamp, TagsCode},
 };
 
 /// Bytes of entries that one queue keeps in memory before it writes them out itself.
@@ -155,7 +155,15 @@ impl State {
         if self.kind == QueueKind::Simple {
             return Ok(u64::try_from(at.0).ok().filter(|n| (self.min..end).contains(n)));
         }
-        let (mut low, mut high) = (self.min, end);
+        let behind = self.number_behind(at)?;
+        let Some(number) = behind.checked_sub(1).filter(|n| *n >= self.min) else { return Ok(None) };
+        let is_lost = behind < end && self.unit(number)?.next() <= at;
+        Ok(Some(number + u64::from(is_lost)).filter(|_| at < self.max_offset()))
+    }
+
+    /// The first entry of a batch queue that begins behind `at`.
+    fn number_behind(&self, at: QueueOffset) -> Result<u64> {
+        let (mut low, mut high) = (self.min, self.end());
         while low < high {
             let middle = low + (high - low) / 2;
             if self.unit(middle)?.base <= at {
@@ -164,9 +172,7 @@ impl State {
                 high = middle;
             }
         }
-        let Some(number) = low.checked_sub(1).filter(|n| *n >= self.min) else { return Ok(None) };
-        let is_lost = low < end && self.unit(number)?.next() <= at;
-        Ok(Some(number + u64::from(is_lost)).filter(|_| at < self.max_offset()))
+        Ok(low)
     }
 
     fn resolve(&self, unit: &Unit) -> Result<CqUnit> {
@@ -321,6 +327,18 @@ impl Queue {
         }
     }
 
+    /// The last entry that begins before `at`.
+    pub(crate) fn before(&self, at: QueueOffset) -> Result<Option<CqUnit>> {
+        let state = self.lock();
+        let number = match state.kind {
+            QueueKind::Simple => state.number_of(at.plus(-1))?,
+            QueueKind::Batch => {
+                state.number_behind(at.plus(-1))?.checked_sub(1).filter(|number| *number >= state.min)
+            }
+        };
+        number.map(|number| state.resolve(&state.unit(number)?)).transpose()
+    }
+
     /// Appends up to `max_entries` entries from `from` on to `out` and says how many. Stops at the end of a file, as
     /// one pull of RocketMQ does; 0 means that `from` is outside `min..max`.
     pub(crate) fn read(&self, from: QueueOffset, max_entries: usize, out: &mut Vec<CqUnit>) -> Result<usize> {
@@ -358,14 +376,12 @@ impl Queue {
         Ok(Some(count))
     }
 
-    /// Takes in a record of a pass over the log. An entry never lands at another slot than its own; a batch queue has no
-    /// slots, and goes on behind records that the log has lost. A queue whose topic was removed answers that it has
-    /// everything.
+    /// Takes in a record. An entry never lands at another number than its own. A queue whose topic was removed answers
+    /// that it has everything.
     pub(crate) fn append(&self, record: &Dispatch<'_>) -> Result<Appended> {
         let mut state = self.lock();
         let mut added = Added::default();
-        let skips = state.kind == QueueKind::Batch;
-        let outcome = self.take(&mut state, record, skips, &mut added);
+        let outcome = self.take(&mut state, record, &mut added);
         self.settle(state, added)?;
         outcome
     }
@@ -379,7 +395,7 @@ impl Queue {
         let mut state = self.lock();
         let (mut added, mut taken, mut outcome) = (Added::default(), 0, Ok(Appended::Done));
         for record in records {
-            outcome = self.take(&mut state, &record, false, &mut added);
+            outcome = self.take(&mut state, &record, &mut added);
             if !matches!(outcome, Ok(Appended::Done | Appended::Duplicate)) {
                 break;
             }
@@ -389,25 +405,20 @@ impl Queue {
     }
 
     #[inline]
-    fn take(
-        &self,
-        state: &mut State,
-        record: &Dispatch<'_>,
-        skips: bool,
-        added: &mut Added,
-    ) -> Result<Appended> {
+    fn take(&self, state: &mut State, record: &Dispatch<'_>, added: &mut Added) -> Result<Appended> {
         check(record)?;
         if state.removed {
             return Ok(Appended::Duplicate);
         }
         let at = record.queue_offset;
         if let Some(last) = state.last {
-            // Not what follows the last record: lost ones may have been filled in behind it.
+            // Not what follows the last record: lost ones may have been filled in behind it. Their entries say where the
+            // damage is, but not how long it is.
             let expected = state.max_offset();
-            if at < expected || last.end() >= end_of(record) {
+            if at < expected || last.offset > record.offset {
                 return Ok(Appended::Duplicate);
             }
-            if at > expected && !skips {
+            if at > expected {
                 return Ok(Appended::Gap { expected });
             }
         } else {
@@ -472,15 +483,33 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes the slots up to `to` for records that are lost: entries that lead to `offset` and are too long to be
-    /// read. The queue's last record stays the one before them, so a record must follow.
-    pub(crate) fn fill(&self, to: QueueOffset, offset: PhysicalOffset, size: i32) -> Result<()> {
-        let entry = Entry { offset, size, tags_code: TagsCode::ZERO }.encode();
+    /// Takes the numbers up to `to` for records that are lost: entries that lead to `offset` and are too long to be
+    /// read; in a batch queue, whose entries have a time, with that of the record which follows. A record must follow.
+    pub(crate) fn fill(
+        &self,
+        to: QueueOffset,
+        offset: PhysicalOffset,
+        size: i32,
+        store_timestamp: StoreTimestamp,
+    ) -> Result<()> {
         let mut state = self.lock();
-        while !state.removed && state.kind == QueueKind::Simple && state.max_offset() < to {
+        // A batch queue without an entry begins anywhere.
+        let begins = state.kind == QueueKind::Batch && state.last.is_none();
+        while !state.removed && !begins && state.max_offset() < to {
             self.make_room(&mut state)?;
-            state.run.push(&entry);
-            self.waiting.bytes.fetch_add(entry.len(), Ordering::Relaxed);
+            let (kind, base, tags_code) = (state.kind, state.max_offset(), TagsCode::ZERO);
+            let num = match kind {
+                QueueKind::Simple => 1,
+                QueueKind::Batch => i16::try_from(to.0 - base.0).unwrap_or(i16::MAX),
+            };
+            let unit = Unit { offset, size, tags_code, store_timestamp, base, num };
+            let mut bytes = [0; MAX_WIDTH];
+            let bytes = unit.write(kind, &mut bytes);
+            state.run.push(bytes);
+            self.waiting.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+            if kind == QueueKind::Batch {
+                state.last = Some(unit);
+            }
         }
         self.publish_end(&state);
         drop(state);
@@ -626,10 +655,6 @@ impl Queue {
         })?;
         self.publish(&state)
     }
-}
-
-fn end_of(record: &Dispatch<'_>) -> PhysicalOffset {
-    record.offset.plus(usize::try_from(record.size).unwrap_or(0))
 }
 
 fn illegal(record: &Dispatch<'_>, why: &str) -> Error {

@@ -29,7 +29,7 @@ use crate::{
 /// Comparisons that may be spent on whose entry leads to a record: a queue that is built anew asks for each of its own.
 const WITNESSES: usize = 1 << 20;
 /// Lost records that are believed in without bytes of the log to show for them.
-const JUMP: i64 = 1 << 20;
+const JUMP: u64 = 1 << 20;
 /// Entries of a queue that are read ahead: little enough for many queues, enough to take its lock seldom.
 const WINDOW: usize = 32;
 /// Queue offsets beyond this are damage.
@@ -44,6 +44,8 @@ struct Seen {
     queue: Arc<Queue>,
     /// The number that its next record should have; `None` before the first.
     next: Option<QueueOffset>,
+    /// When its last record was stored.
+    time: StoreTimestamp,
     /// Bytes that were lost anywhere in the log before its last record.
     lost: u64,
     /// A record whose number does not fit.
@@ -53,6 +55,10 @@ struct Seen {
 }
 
 impl Seen {
+    const fn new(queue: Arc<Queue>) -> Self {
+        Self { queue, next: None, time: StoreTimestamp::ZERO, lost: 0, held: None, window: Vec::new() }
+    }
+
     /// What the queue holds at `at`.
     fn unit(&mut self, at: QueueOffset) -> Result<Option<&CqUnit>> {
         let place = |window: &[CqUnit]| {
@@ -268,7 +274,7 @@ impl<'t> QueueRepair<'t> {
         let number = self.seen.len();
         let place = u32::try_from(number).ok().filter(|place| id.0 >= 0 && *place < u32::MAX)?;
         let queue = self.table.get_or_create(self.places.name(topic), id, kind);
-        self.seen.push(Seen { queue, next: None, lost: 0, held: None, window: Vec::new() });
+        self.seen.push(Seen::new(queue));
         self.places.set(topic, id, place);
         Some(number)
     }
@@ -283,8 +289,7 @@ impl<'t> QueueRepair<'t> {
         for queue in self.table.queues() {
             let key = queue.key();
             let number = self.number_of(&key.topic, key.id);
-            let mut fresh =
-                Seen { queue: Arc::clone(&queue), next: None, lost: 0, held: None, window: Vec::new() };
+            let mut fresh = Seen::new(Arc::clone(&queue));
             let seen = number.and_then(|number| self.seen.get_mut(number)).unwrap_or(&mut fresh);
             let mut pass = Placing {
                 seen,
@@ -327,10 +332,7 @@ impl Placing<'_> {
         match self.seen.next {
             None => self.first(&entry),
             Some(next) if at == next => self.put(&entry),
-            // A batch queue has no slots: its numbers may skip messages that it does not hold.
-            Some(next)
-                if at > next && (self.seen.queue.kind() == QueueKind::Batch || self.explained(next, at)) =>
-            {
+            Some(next) if at > next && self.explained(next, at) => {
                 self.fill(next, &entry)?;
                 self.put(&entry)
             }
@@ -345,8 +347,16 @@ impl Placing<'_> {
 
     /// Whether damage since the queue's last record is large enough for the records between `next` and `at`.
     fn explained(&self, next: QueueOffset, at: QueueOffset) -> bool {
-        let records = u64::try_from(at.0 - next.0).unwrap_or(u64::MAX);
-        records <= (*self.lost - self.seen.lost) / MIN_RECORD as u64
+        self.entries(next, at) <= (*self.lost - self.seen.lost) / MIN_RECORD as u64
+    }
+
+    /// How many entries the numbers from `next` up to `at` take at least.
+    fn entries(&self, next: QueueOffset, at: QueueOffset) -> u64 {
+        let numbers = u64::try_from(at.0 - next.0).unwrap_or(0);
+        match self.seen.queue.kind() {
+            QueueKind::Simple => numbers,
+            QueueKind::Batch => numbers.div_ceil(i16::MAX as u64),
+        }
     }
 
     /// The first record of a queue: what the queue holds before it belongs to records that are gone.
@@ -356,7 +366,7 @@ impl Placing<'_> {
         let usable = match queue.kind() {
             QueueKind::Simple if max < entry.queue_offset => false,
             QueueKind::Simple => max == entry.queue_offset || queue.get(entry.queue_offset)?.is_some(),
-            QueueKind::Batch => rises(&queue)?,
+            QueueKind::Batch => rises(&queue, self.segment_size)?,
         };
         if !usable && max > QueueOffset::ZERO {
             self.drop_from(queue.min_offset())?;
@@ -386,7 +396,7 @@ impl Placing<'_> {
         let next = self.seen.next.unwrap_or(entry.queue_offset);
         if entry.queue_offset < next {
             self.drop_from(entry.queue_offset)?;
-        } else if entry.queue_offset.0 - next.0 > JUMP {
+        } else if self.entries(next, entry.queue_offset) > JUMP {
             // Too many slots to fill for what is lost: the queue starts midway, as after retention.
             self.drop_from(self.seen.queue.min_offset())?;
             self.changing().clear()?;
@@ -426,6 +436,7 @@ impl Placing<'_> {
             self.append(entry)?;
         }
         self.seen.next = Some(after(entry));
+        self.seen.time = entry.store_timestamp;
         self.seen.lost = *self.lost;
         Ok(())
     }
@@ -445,7 +456,12 @@ impl Placing<'_> {
         // What the queue ends with leads behind this record: nothing that this pass has confirmed does.
         self.done.dropped += 1;
         match self.seen.next {
-            Some(next) => queue.truncate_to(next)?,
+            Some(next) => {
+                queue.truncate_to(next)?;
+                if next < entry.queue_offset {
+                    self.fill(next, entry)?;
+                }
+            }
             None => queue.clear()?,
         }
         if queue.append(entry)? != Appended::Done {
@@ -457,34 +473,48 @@ impl Placing<'_> {
         Ok(())
     }
 
-    /// Takes the slots from `next` up to that of `entry`, whose records are lost.
+    /// Takes the numbers from `next` up to that of `entry`, whose records are lost.
     fn fill(&mut self, next: QueueOffset, entry: &Dispatch<'static>) -> Result<()> {
         let queue = Arc::clone(self.changing());
-        if queue.kind() == QueueKind::Batch {
-            return Ok(());
-        }
         // Entries rise through a queue; one that leads to the damage keeps it so.
         let before = self.damage.iter().rev().find(|range| range.to <= entry.offset && !range.is_unwritten());
-        let offset = before.map_or(entry.offset, |range| range.from);
+        let behind = queue.before(next)?.map_or(PhysicalOffset::ZERO, |last| last.end());
+        let offset = before.map_or(entry.offset, |range| range.from.max(behind));
         let size = unreadable(offset, self.segment_size);
-        if queue.max_offset() <= entry.queue_offset {
-            if queue.max_offset() > next {
-                self.drop_from(next)?;
+        let mut from = next;
+        if queue.kind() == QueueKind::Simple && queue.max_offset() > entry.queue_offset {
+            while from < entry.queue_offset {
+                if !queue.get(from)?.is_some_and(|unit| self.is_gone(&unit)) {
+                    self.done.filled += 1;
+                    let tags_code = TagsCode::ZERO;
+                    queue.rewrite(&Dispatch { queue_offset: from, offset, size, tags_code, ..*entry })?;
+                }
+                from = from.plus(1);
             }
-            self.done.filled += u64::try_from(entry.queue_offset.0 - next.0).unwrap_or(0);
-            return queue.fill(entry.queue_offset, offset, size);
+            return Ok(());
         }
-        let mut at = next;
-        while at < entry.queue_offset {
-            let unit = queue.get(at)?;
-            if !unit.is_some_and(|unit| damage_at(self.damage, unit.offset).is_some() || unit.size == size) {
-                self.done.filled += 1;
-                let tags_code = TagsCode::ZERO;
-                queue.rewrite(&Dispatch { queue_offset: at, offset, size, tags_code, ..*entry })?;
+        if queue.kind() == QueueKind::Batch {
+            // Those that lead to the damage stay.
+            while let Some(unit) = queue.get(from)?.filter(|unit| {
+                unit.queue_offset == from && unit.next() <= entry.queue_offset && self.is_gone(unit)
+            }) {
+                from = unit.next();
             }
-            at = at.plus(1);
+        }
+        if from < entry.queue_offset {
+            if queue.max_offset() > from {
+                self.drop_from(from)?;
+            }
+            self.done.filled += self.entries(from, entry.queue_offset);
+            queue.fill(entry.queue_offset, offset, size, entry.store_timestamp)?;
         }
         Ok(())
+    }
+
+    /// Whether an entry leads to damage, or nowhere because its record is lost.
+    fn is_gone(&self, unit: &CqUnit) -> bool {
+        damage_at(self.damage, unit.offset).is_some()
+            || unit.size == unreadable(unit.offset, self.segment_size)
     }
 
     fn drop_from(&mut self, at: QueueOffset) -> Result<()> {
@@ -498,7 +528,8 @@ impl Placing<'_> {
     fn finish(&mut self, leads: Leads<'_>) -> Result<()> {
         if let Some(held) = self.seen.held.take() {
             let next = self.seen.next.unwrap_or(held.queue_offset);
-            if held.queue_offset > next && held.queue_offset.0 - next.0 <= JUMP {
+            let jump = u64::try_from(held.queue_offset.0 - next.0).unwrap_or(0);
+            if (1..=JUMP).contains(&jump) {
                 self.force(&held)?;
             } else {
                 self.leave_out(&held);
@@ -509,11 +540,11 @@ impl Placing<'_> {
         let last = if self.seen.next.is_some() { queue.get(confirmed.plus(-1))? } else { None };
         let behind = last.map_or(PhysicalOffset::ZERO, |last| last.end());
         let mut end = queue.max_offset();
-        while end > confirmed {
-            match queue.get(end.plus(-1))? {
-                Some(unit) if !self.stays(&unit, behind, leads)? => end = unit.queue_offset,
-                _ => break,
+        while let Some(unit) = queue.before(end)?.filter(|unit| unit.queue_offset >= confirmed) {
+            if self.stays(&unit, behind, leads)? {
+                break;
             }
+            end = unit.queue_offset;
         }
         if end < queue.max_offset() {
             self.drop_from(end)?;
@@ -521,25 +552,26 @@ impl Placing<'_> {
         self.mask(confirmed, end, behind)
     }
 
-    /// Sees to it that no slot from `confirmed` to `end`, behind the queue's last record, leads to a record of another.
+    /// Sees to it that no entry from `confirmed` to `end`, behind the queue's last record, leads to a record of another.
     fn mask(&mut self, confirmed: QueueOffset, end: QueueOffset, behind: PhysicalOffset) -> Result<()> {
-        let queue = Arc::clone(&self.seen.queue);
-        if self.seen.next.is_none() || queue.kind() == QueueKind::Batch {
+        if self.seen.next.is_none() {
             return Ok(());
         }
+        let queue = Arc::clone(&self.seen.queue);
         // Entries rise through the queue, and lead to the damage that the next lost record was in.
-        let mut offset = behind;
-        let mut at = end;
-        while at > confirmed {
-            at = at.plus(-1);
+        let (mut offset, mut at) = (behind, end);
+        while let Some(unit) = queue.before(at)?.filter(|unit| unit.queue_offset >= confirmed) {
+            at = unit.queue_offset;
             let size = unreadable(offset, self.segment_size);
-            match queue.get(at)? {
-                Some(unit) if self.is_lost(&unit, behind) => offset = unit.offset,
-                Some(unit) if (unit.offset, unit.size) == (offset, size) => {}
-                _ => {
-                    self.done.rewritten += 1;
-                    self.changing().rewrite(&Dispatch { queue_offset: at, offset, size, ..BEFORE_FIRST })?;
-                }
+            if self.is_lost(&unit, behind) {
+                offset = unit.offset;
+            } else if (unit.offset, unit.size) != (offset, size) {
+                self.done.rewritten += 1;
+                let batch_num = unit.batch_num;
+                let store_timestamp = self.seen.time;
+                let lost =
+                    Dispatch { queue_offset: at, offset, size, batch_num, store_timestamp, ..BEFORE_FIRST };
+                self.changing().rewrite(&lost)?;
             }
         }
         Ok(())
@@ -579,7 +611,7 @@ fn numbered(queue: &Queue, entry: &Dispatch<'_>, numbers: [QueueOffset; 2]) -> R
 }
 
 /// Whether the entries of a batch queue, which are found by their numbers, have numbers and places that rise.
-fn rises(queue: &Queue) -> Result<bool> {
+fn rises(queue: &Queue, segment_size: usize) -> Result<bool> {
     let mut units = Vec::new();
     let (mut next, mut end) = (queue.min_offset(), PhysicalOffset::ZERO);
     while next < queue.max_offset() {
@@ -591,7 +623,8 @@ fn rises(queue: &Queue) -> Result<bool> {
             if unit.queue_offset < next || unit.offset < end {
                 return Ok(false);
             }
-            (next, end) = (unit.next(), unit.end());
+            let is_lost = usize::try_from(unit.size).is_ok_and(|size| size > segment_size);
+            (next, end) = (unit.next(), if is_lost { unit.offset } else { unit.end() });
         }
     }
     Ok(true)

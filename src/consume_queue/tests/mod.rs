@@ -432,10 +432,15 @@ fn a_batch_entry_stands_for_all_its_messages() {
     let gap = Dispatch { queue_offset: QueueOffset(30), ..record(20) };
     let (taken, outcome) = queue.append_all(std::iter::once(gap));
     assert_eq!((taken, outcome.unwrap()), (0, Appended::Gap { expected: QueueOffset(24) }));
-    // A pass over the log knows that what is missing is lost.
+    assert_eq!(queue.append(&gap).unwrap(), Appended::Gap { expected: QueueOffset(24) });
+    // A pass over the log knows that what is missing is lost, and where.
+    queue.fill(QueueOffset(30), PhysicalOffset(130), 1000, StoreTimestamp(7)).unwrap();
     assert_eq!(queue.append(&gap).unwrap(), Appended::Done);
-    let next = queue.get(QueueOffset(27)).unwrap().unwrap();
-    assert_eq!((limits(&queue), next.queue_offset), ((0, 31, 210), QueueOffset(30)));
+    let lost = queue.get(QueueOffset(27)).unwrap().unwrap();
+    assert_eq!((limits(&queue), lost.queue_offset, lost.batch_num), ((0, 31, 210), QueueOffset(24), 6));
+    assert_eq!(queue.before(QueueOffset(30)).unwrap().unwrap().queue_offset, QueueOffset(24));
+    assert_eq!(queue.before(QueueOffset(24)).unwrap().unwrap().queue_offset, QueueOffset(21));
+    assert!(queue.before(QueueOffset(0)).unwrap().is_none());
     queue.truncate_to(QueueOffset(24)).unwrap();
     queue.correct_min_offset(PhysicalOffset(60)).unwrap();
     assert_eq!(limits(&queue), (12, 24, 120));
