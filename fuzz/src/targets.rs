@@ -468,11 +468,13 @@ fn served(root: &Path, write: bool) -> reput::Result<Served> {
             assert!(got.next_offset > at, "a read that does not move on");
             for message in &got.messages {
                 let record = message.record();
-                if topic.as_str() != LIGHT {
+                // A change may have given the further queue of a record another name.
+                let names = record.properties.get("INNER_MULTI_DISPATCH").unwrap_or_default();
+                if !names.split(',').any(|name| name == topic.as_str()) {
                     assert_eq!((record.topic, record.queue_id), (topic.as_str(), id));
-                }
-                if ![LIGHT, BATCHES].contains(&topic.as_str()) {
-                    assert_eq!(record.queue_offset, message.queue_offset());
+                    if topic.as_str() != BATCHES {
+                        assert_eq!(record.queue_offset, message.queue_offset());
+                    }
                 }
                 all.push((
                     topic.to_string(),
