@@ -628,12 +628,25 @@ impl Queue {
         let Some(number) = number else {
             return Err(illegal(record, "its queue has no entry for it"));
         };
+        let tags_code = state.tags_code(record);
+        let unit = Unit::of(state.kind, record, tags_code);
+        self.replace(state, number, &unit)
+    }
+
+    /// Gives the entry of a batch queue that begins at `base` the count `num`.
+    pub(crate) fn recount(&self, base: QueueOffset, num: i16) -> Result<()> {
+        let state = self.lock();
+        let Some(number) = state.number_of(base)? else { return Ok(()) };
+        let unit = state.unit(number)?;
+        if unit.base == base { self.replace(state, number, &Unit { num, ..unit }) } else { Ok(()) }
+    }
+
+    fn replace(&self, mut state: MutexGuard<'_, State>, number: u64, unit: &Unit) -> Result<()> {
         let before = state.waits();
         let mut bytes = [0; MAX_WIDTH];
-        let tags_code = state.tags_code(record);
-        let entry = Unit::encode(state.kind, record, tags_code, &mut bytes);
-        let width = state.width();
-        state.run.overwrite(number * width, entry)?;
+        let entry = unit.write(state.kind, &mut bytes);
+        let place = number * state.width();
+        state.run.overwrite(place, entry)?;
         state.find_last()?;
         self.waiting.bytes.fetch_add(state.waits() - before, Ordering::Relaxed);
         self.publish(&state)?;

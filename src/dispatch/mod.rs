@@ -230,17 +230,30 @@ impl<'a> Projected<'a> {
     #[inline]
     pub(crate) fn entry_in(&self, queue: &Queue) -> Result<Option<Dispatch<'static>>> {
         let entry = self.entry(queue.kind());
-        if entry.is_some() || !self.is_queued() { Ok(entry) } else { self.entry_as_it_was(queue) }
+        let is_plain = queue.kind() == QueueKind::Simple || !self.is_queued();
+        if is_plain { Ok(entry) } else { self.entry_as_it_was(queue, entry) }
     }
 
     #[cold]
-    fn entry_as_it_was(&self, queue: &Queue) -> Result<Option<Dispatch<'static>>> {
-        let simple = self.simple;
-        let unit = queue.get(simple.queue_offset)?.filter(|unit| {
-            (unit.queue_offset, unit.offset, unit.size) == (simple.queue_offset, simple.offset, simple.size)
-                && unit.batch_num > 0
-        });
-        Ok(unit.map(|unit| Dispatch { batch_num: unit.batch_num, ..simple }))
+    fn entry_as_it_was(
+        &self,
+        queue: &Queue,
+        entry: Option<Dispatch<'static>>,
+    ) -> Result<Option<Dispatch<'static>>> {
+        let stated = entry.unwrap_or(self.simple);
+        let (at, offset, size) = (stated.queue_offset, stated.offset, stated.size);
+        let Some(unit) = queue.get(at)?.filter(|unit| {
+            (unit.queue_offset, unit.offset, unit.size) == (at, offset, size) && unit.batch_num > 0
+        }) else {
+            return Ok(entry);
+        };
+        // No checksum covers the count. That of the queue is believed against another where the next entry begins at its
+        // end.
+        let differs = entry.is_some_and(|entry| entry.batch_num != unit.batch_num);
+        if differs && queue.get(unit.next())?.is_none_or(|behind| behind.queue_offset != unit.next()) {
+            return Ok(entry);
+        }
+        Ok(Some(Dispatch { batch_num: unit.batch_num, ..stated }))
     }
 
     /// The two numbers that an inner batch states for its first message, in its header and in INNER_BASE, when they

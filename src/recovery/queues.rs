@@ -395,15 +395,61 @@ impl Placing<'_> {
     fn force(&mut self, entry: &Dispatch<'static>) -> Result<()> {
         let next = self.seen.next.unwrap_or(entry.queue_offset);
         if entry.queue_offset < next {
+            self.displace(entry.queue_offset, next)?;
             self.drop_from(entry.queue_offset)?;
+            if let Some(last) = self.reaching(entry.queue_offset)? {
+                self.recount(&last, entry.queue_offset)?;
+            }
         } else if self.entries(next, entry.queue_offset) > JUMP {
             // Too many slots to fill for what is lost: the queue starts midway, as after retention.
+            self.displace(self.seen.queue.min_offset(), next)?;
             self.drop_from(self.seen.queue.min_offset())?;
             self.changing().clear()?;
-        } else {
+        } else if *self.lost > self.seen.lost || !self.stretch(next, entry.queue_offset)? {
             self.fill(next, entry)?;
         }
         self.put(entry)
+    }
+
+    /// The entry of a batch queue that begins before `at` and ends behind it.
+    fn reaching(&self, at: QueueOffset) -> Result<Option<CqUnit>> {
+        let batch = self.seen.queue.kind() == QueueKind::Batch;
+        let before = if batch { self.seen.queue.before(at)? } else { None };
+        Ok(before.filter(|unit| unit.next() > at))
+    }
+
+    /// Makes the last entry of a batch queue, which ends at `next`, end at `to`: nothing is lost in between. Says whether
+    /// it can.
+    fn stretch(&mut self, next: QueueOffset, to: QueueOffset) -> Result<bool> {
+        if self.seen.queue.kind() != QueueKind::Batch {
+            return Ok(false);
+        }
+        let Some(last) = self.seen.queue.before(next)?.filter(|last| last.next() == next) else {
+            return Ok(false);
+        };
+        if self.seen.queue.max_offset() > next {
+            self.drop_from(next)?;
+        }
+        self.recount(&last, to)
+    }
+
+    /// Gives an entry the count that ends at `to`, where the record behind it begins: no checksum covers the count that
+    /// its own record states. Says whether it can.
+    fn recount(&mut self, last: &CqUnit, to: QueueOffset) -> Result<bool> {
+        let Ok(num) = i16::try_from(to.0 - last.queue_offset.0) else { return Ok(false) };
+        self.done.rewritten += 1;
+        self.changing().recount(last.queue_offset, num)?;
+        Ok(true)
+    }
+
+    /// Counts the records whose entries from `from` up to `to` make room for others: no queue has them any more.
+    fn displace(&mut self, from: QueueOffset, to: QueueOffset) -> Result<()> {
+        let mut at = to;
+        while let Some(unit) = self.seen.queue.before(at)?.filter(|unit| unit.queue_offset >= from) {
+            at = unit.queue_offset;
+            self.done.unplaced += u64::from(unit.offset >= self.first && !self.is_gone(&unit));
+        }
+        Ok(())
     }
 
     /// Gives the record up: no slot is known to be its own.
@@ -529,7 +575,8 @@ impl Placing<'_> {
         if let Some(held) = self.seen.held.take() {
             let next = self.seen.next.unwrap_or(held.queue_offset);
             let jump = u64::try_from(held.queue_offset.0 - next.0).unwrap_or(0);
-            if (1..=JUMP).contains(&jump) {
+            let reached_over = self.reaching(held.queue_offset)?.is_some_and(|last| last.next() == next);
+            if (1..=JUMP).contains(&jump) || reached_over {
                 self.force(&held)?;
             } else {
                 self.leave_out(&held);

@@ -179,6 +179,11 @@ impl Written {
         view
     }
 
+    /// What verify says of it.
+    fn is_whole(&self) -> bool {
+        crate::verify::verify(self.config(), &mut |_| {}, &mut |_| {}).unwrap().is_whole()
+    }
+
     /// Really opens and closes the store; afterwards nothing is left to mend.
     fn mended(&self) {
         Store::open(self.config()).unwrap().close().unwrap();
@@ -521,6 +526,26 @@ fn a_damaged_number_moves_no_other_message() {
     }
 }
 
+/// The first record of a queue says the number of the second, which takes it back.
+#[test]
+fn a_record_that_took_another_s_number_is_in_no_queue() {
+    let written = Written::new(90);
+    let first = written.puts.iter().position(|put| put.number == 0).unwrap();
+    let (topic, id) = (written.puts[first].topic, written.puts[first].id);
+    written.patch(written.puts[first].at + QUEUE_OFFSET_AT, &1_i64.to_be_bytes());
+    for queues_gone in [false, true] {
+        let view = written.view().unwrap();
+        assert_eq!(view.report.queues.unplaced, 1, "{}", view.report);
+        for put in written.puts.iter().filter(|put| (put.topic, put.id) == (topic, id) && put.number > 0) {
+            let slot = view.slots.get(&(topic.to_owned(), id, put.number));
+            assert_eq!(slot, Some(&(i64::try_from(put.at).unwrap(), true)));
+        }
+        Store::open(written.config()).unwrap().close().unwrap();
+        assert!(written.is_whole(), "queues gone: {queues_gone}");
+        fs::remove_dir_all(written.path("consumequeue")).unwrap();
+    }
+}
+
 #[test]
 fn the_last_life_of_a_topic_counts() {
     let mut written = Written::new(60);
@@ -542,6 +567,8 @@ fn the_last_life_of_a_topic_counts() {
             let slot = view.slots[&("b".to_owned(), 0, put.number)];
             assert_eq!(slot, (i64::try_from(put.at).unwrap(), true));
         }
+        Store::open(written.config()).unwrap().close().unwrap();
+        assert!(written.is_whole(), "without {sidecar}");
     }
 }
 
