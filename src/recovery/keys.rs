@@ -209,9 +209,13 @@ impl<'i> IndexRepair<'i> {
     fn skip_to(&mut self, at: PhysicalOffset, damage: &[DamagedRange]) -> Result<bool> {
         while let Some(entry) = self.cursor.peek(self.index, self.files).filter(|entry| entry.offset < at) {
             let again = self.last.iter().any(|key| (key.offset, key.hash) == (entry.offset, entry.hash));
-            if !again && entry.offset >= self.from && damage_at(damage, entry.offset).is_none() {
-                self.cut(Some(self.cursor.place()))?;
-                return Ok(false);
+            if !again {
+                // What comes again comes at once: behind others it is from a file that is not in its place.
+                self.last.clear();
+                if entry.offset >= self.from && damage_at(damage, entry.offset).is_none() {
+                    self.cut(Some(self.cursor.place()))?;
+                    return Ok(false);
+                }
             }
             self.cursor.at += 1;
         }

@@ -9,6 +9,7 @@ use std::{
 };
 
 mod inner_batch;
+mod keys;
 mod unreadable;
 
 use tempfile::TempDir;
