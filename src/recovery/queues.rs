@@ -168,9 +168,14 @@ impl<'t> QueueRepair<'t> {
 
     /// Takes note of bytes that hold no records.
     pub(super) fn lost(&mut self, range: DamagedRange) {
-        if !range.is_unwritten() {
-            self.lost += range.to.since(range.from);
-        }
+        self.lost += if range.is_unwritten() {
+            // The end of a segment may never have been written, a whole one was: others are behind it.
+            let segment = self.segment_size as u64;
+            let [from, to] = [range.from, range.to].map(|at| at.since(PhysicalOffset::ZERO));
+            (to / segment * segment).saturating_sub(from.next_multiple_of(segment))
+        } else {
+            range.to.since(range.from)
+        };
     }
 
     /// Sees to the entries of one record. Says whether it belongs to the queue that it names: if not, nothing is done.

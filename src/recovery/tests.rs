@@ -23,7 +23,8 @@ use crate::{
     dump::{Line, dump},
     error::Result,
     format::message::{
-        BODY_CRC_AT, MAGIC_AT, MAGIC_V1, PHYSICAL_OFFSET_AT, QUEUE_ID_AT, QUEUE_OFFSET_AT, Record,
+        BODY_CRC_AT, BORN_HOST_AT, MAGIC_AT, MAGIC_V1, PHYSICAL_OFFSET_AT, QUEUE_ID_AT, QUEUE_OFFSET_AT,
+        Record,
     },
     message::Message,
     store::Store,
@@ -544,6 +545,23 @@ fn a_record_that_took_another_s_number_is_in_no_queue() {
         Store::open(written.config()).unwrap().close().unwrap();
         assert!(written.is_whole(), "queues gone: {queues_gone}");
         fs::remove_dir_all(written.path("consumequeue")).unwrap();
+    }
+}
+
+/// Behind a lost segment numbers jump for a good reason, also in the eyes of a recovery that finds the gap closed, and
+/// whatever the clock said before.
+#[test]
+fn what_follows_a_lost_segment_is_not_from_before() {
+    let written = Written::new(90);
+    written.patch(written.puts[0].at + BORN_HOST_AT + 8, &(1_i64 << 45).to_be_bytes());
+    fs::remove_file(written.path("commitlog/00000000000000008192")).unwrap();
+    let segment = |at: usize| at / SEGMENT;
+    let lost: Vec<_> = (0..90).filter(|i| segment(written.puts[*i].at) == 1).collect();
+    assert!(written.puts.last().is_some_and(|put| segment(put.at) > 1));
+    for _ in 0..2 {
+        written.lost_is(lost.iter().copied());
+        Store::open(written.config()).unwrap().close().unwrap();
+        fs::write(written.path("abort"), "1").unwrap();
     }
 }
 
