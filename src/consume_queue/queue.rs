@@ -327,6 +327,12 @@ impl Queue {
         }
     }
 
+    /// How many entries a file holds.
+    pub(crate) fn entries_a_file(&self) -> u64 {
+        let state = self.lock();
+        state.run.file_end(0) / state.width()
+    }
+
     /// The last entry that begins before `at`.
     pub(crate) fn before(&self, at: QueueOffset) -> Result<Option<CqUnit>> {
         let state = self.lock();

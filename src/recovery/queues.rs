@@ -28,8 +28,10 @@ use crate::{
 
 /// Comparisons that may be spent on whose entry leads to a record: a queue that is built anew asks for each of its own.
 const WITNESSES: usize = 1 << 20;
-/// Lost records that are believed in without bytes of the log to show for them.
+/// Lost records that are believed in without bytes of the log to show for them, and how many files their entries may
+/// take.
 const JUMP: u64 = 1 << 20;
+const JUMP_FILES: u64 = 64;
 /// Entries of a queue that are read ahead: little enough for many queues, enough to take its lock seldom.
 const WINDOW: usize = 32;
 /// Queue offsets beyond this are damage.
@@ -355,6 +357,10 @@ impl Placing<'_> {
         self.entries(next, at) <= (*self.lost - self.seen.lost) / MIN_RECORD as u64
     }
 
+    fn longest_jump(&self) -> u64 {
+        JUMP.min(JUMP_FILES * self.seen.queue.entries_a_file())
+    }
+
     /// How many entries the numbers from `next` up to `at` take at least.
     fn entries(&self, next: QueueOffset, at: QueueOffset) -> u64 {
         let numbers = u64::try_from(at.0 - next.0).unwrap_or(0);
@@ -405,7 +411,7 @@ impl Placing<'_> {
             if let Some(last) = self.reaching(entry.queue_offset)? {
                 self.recount(&last, entry.queue_offset)?;
             }
-        } else if self.entries(next, entry.queue_offset) > JUMP {
+        } else if self.entries(next, entry.queue_offset) > self.longest_jump() {
             // Too many slots to fill for what is lost: the queue starts midway, as after retention.
             self.displace(self.seen.queue.min_offset(), next)?;
             self.drop_from(self.seen.queue.min_offset())?;
@@ -581,7 +587,7 @@ impl Placing<'_> {
             let next = self.seen.next.unwrap_or(held.queue_offset);
             let jump = u64::try_from(held.queue_offset.0 - next.0).unwrap_or(0);
             let reached_over = self.reaching(held.queue_offset)?.is_some_and(|last| last.next() == next);
-            if (1..=JUMP).contains(&jump) || reached_over {
+            if (1..=self.longest_jump()).contains(&jump) || reached_over {
                 self.force(&held)?;
             } else {
                 self.leave_out(&held);

@@ -548,6 +548,22 @@ fn a_record_that_took_another_s_number_is_in_no_queue() {
     }
 }
 
+/// Nothing behind a queue's last record says that its number is right: a jump that would take very many files is none.
+#[test]
+fn the_last_record_does_not_fill_a_disk_with_entries_of_lost_ones() {
+    for (wrong, believed) in [(1_i64 << 6, true), (1 << 18, false)] {
+        let written = Written::new(90);
+        let put = &written.puts[89];
+        let (key, number) = ((put.topic.to_owned(), put.id), put.number ^ wrong);
+        written.patch(put.at + QUEUE_OFFSET_AT, &number.to_be_bytes());
+        let view = written.view().unwrap();
+        assert_eq!(view.queues[&key].1, if believed { number + 1 } else { put.number });
+        assert_eq!(view.report.queues.unplaced, u64::from(!believed));
+        Store::open(written.config()).unwrap().close().unwrap();
+        assert!(written.is_whole());
+    }
+}
+
 /// Behind a lost segment numbers jump for a good reason, also in the eyes of a recovery that finds the gap closed, and
 /// whatever the clock said before.
 #[test]
