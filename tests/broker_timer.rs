@@ -274,6 +274,24 @@ async fn a_message_that_is_taken_back_does_not_come_and_its_neighbours_do() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_taken_back_does_not_come_when_its_time_passes_while_the_broker_is_down() {
+    for round in 0..10 {
+        let (mut broker, client) = broker().await;
+        put(&client, "T", "keep", 100).await;
+        let sent = put(&client, "T", "drop", 100).await;
+        let handle = sent.fields.get("recallHandle").unwrap().to_owned();
+        put(&client, "T", "too", 100).await;
+        assert_eq!(call(&client, recall("T", &handle)).await.code, response::SUCCESS);
+        broker.restart_after_time(Duration::from_secs(103)).await;
+        let client = broker.client().await;
+        await_count(&client, "T", 2).await;
+        caught_up(&client).await;
+        assert_eq!(bodies(&all(&client, "T").await), ["keep", "too"], "round {round}");
+        broker.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recall_that_cannot_be_gets_rocketmqs_code() {
     let (broker, client) = broker().await;
     let sent = put(&client, "T", "x", 100).await;

@@ -141,6 +141,13 @@ impl Fixture {
         self.run().await;
     }
 
+    /// Stops it, and starts it again when so much time is over.
+    pub async fn restart_after_time(&mut self, time: Duration) {
+        self.running.take().unwrap().stop().await.unwrap();
+        self.forward.by(time);
+        self.run().await;
+    }
+
     /// The store's directory.
     pub fn root(&self) -> &Path {
         &self.config.store.root

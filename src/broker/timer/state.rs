@@ -24,8 +24,8 @@ use super::{
 use crate::{
     broker::{Broker, BrokerConfig, names},
     error::{Error, Result},
-    store::Store,
-    types::{PhysicalOffset, StoreTimestamp},
+    store::{GetRequest, Store},
+    types::{PhysicalOffset, QueueOffset, StoreTimestamp},
     vfs::Vfs,
 };
 
@@ -160,7 +160,13 @@ impl State {
             true
         })?;
         let oldest = slots.keys().min().map_or(write_ms, |time| time * precision_ms);
-        let read_ms = if saved.read_ms > 0 { saved.read_ms } else { oldest.min(write_ms) };
+        let read_ms = if saved.read_ms > 0 {
+            saved.read_ms
+        } else {
+            // What nobody has taken in yet was due when it was stored at the earliest.
+            let unread = stored_at(store, saved.queue_offset).unwrap_or(write_ms);
+            oldest.min(floor(unread, precision_ms).max(write_ms - config.timer_window_ms())).min(write_ms)
+        };
         let wheel_path = config.store.path("timerwheel");
         let there = vfs.stat(&wheel_path).map_err(Error::io("look at", &wheel_path))?.is_some();
         if there || !slots.is_empty() {
@@ -337,6 +343,14 @@ fn end_of_topic(store: &Store) -> i64 {
 /// The beginning of the time that `ms` lies in.
 pub(super) const fn floor(ms: i64, precision_ms: i64) -> i64 {
     ms.div_euclid(precision_ms) * precision_ms
+}
+
+/// When the next message of the topic from `number` on was stored.
+fn stored_at(store: &Store, number: i64) -> Option<i64> {
+    let queue = store.find_queue(names::TIMER_TOPIC, TIMER_QUEUE)?;
+    let number = QueueOffset(number).max(store.min_offset(queue));
+    let found = store.fetch(&GetRequest { max_messages: 1, ..GetRequest::new(queue, number) }).ok()?;
+    found.messages.first().map(|stored| stored.record().store_timestamp.get())
 }
 
 /// The number that a unit's message has in the topic; `None` when its place holds another message now.

@@ -1,4 +1,4 @@
-//! What the timer thread does in a turn: deliver what is due, then take in what came.
+//! What the timer thread does in a turn: take in what came, deliver what is due, take in what came meanwhile.
 
 use std::collections::HashSet;
 
@@ -25,6 +25,12 @@ const NEVER_ENQUEUED: i64 = i64::MAX;
 impl State {
     pub(super) fn take_turn(&mut self, broker: &Broker) -> Result<()> {
         self.write_ms = self.write_ms.max(floor(broker.clock.now().get(), self.precision_ms));
+        // First, for what is due may have been taken back while nothing was taken in: before a stop, say.
+        let came = broker.store.find_queue(names::TIMER_TOPIC, TIMER_QUEUE);
+        let came = came.map_or(0, |queue| broker.store.max_offset(queue).get());
+        while self.queue_offset < came && self.take_in(broker)? {
+            self.show();
+        }
         while self.read_ms < self.write_ms {
             self.deliver(broker)?;
             self.read_ms += self.precision_ms;
@@ -162,7 +168,8 @@ impl State {
             }
         }
         let deletes = record.properties.get(properties::TIMER_DEL_UNIQKEY).is_some();
-        if out_ms < self.write_ms {
+        let is_over = out_ms < self.read_ms || out_ms < self.write_ms - self.window_ms;
+        if is_over {
             if deletes {
                 return Ok(());
             }
