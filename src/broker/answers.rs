@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
-use super::{Broker, send::put_code};
+use super::{Broker, register::Told, send::put_code, topics::REGISTRATION};
 use crate::{
     config::FlushDiskType,
     error::Result,
@@ -72,28 +72,41 @@ pub(super) fn once_durable(
     }
 }
 
-/// Sends `answers` when `stored` is as durable as was asked, or with FLUSH_DISK_TIMEOUT.
+/// Sends `answers` when `stored` is as durable as was asked, or with FLUSH_DISK_TIMEOUT; and not before the name servers
+/// were `told` of a topic that was made for it, so that whoever saw the answer finds the topic.
 pub(super) fn when_durable(
     broker: &Broker,
     conn: &Arc<Connection>,
     stored: Appended<'_>,
-    answers: Vec<Command>,
+    mut answers: Vec<Command>,
+    told: Told,
 ) {
     if answers.is_empty() {
         // Nobody asked to be told; the flusher does its work all the same.
         drop(stored);
         return;
     }
-    let conn = Arc::clone(conn);
+    let (conn, runtime) = (Arc::clone(conn), broker.runtime.clone());
     once_durable(broker, stored, move |result| {
         let (code, remark) = match result {
             Ok(status) => put_code(status),
             Err(error) => (put_code(error.put_status()).0, Some(error.to_string())),
         };
-        for mut answer in answers {
+        for answer in &mut answers {
             answer.code = code;
             answer.remark.clone_from(&remark);
-            conn.send(answer);
         }
+        let leave = move || {
+            for answer in answers {
+                conn.send(answer);
+            }
+        };
+        if told.is_empty() {
+            return leave();
+        }
+        runtime.spawn(async move {
+            told.wait(REGISTRATION).await;
+            leave();
+        });
     });
 }

@@ -35,13 +35,21 @@ struct Pending {
     sequence: u64,
 }
 
+/// What became of what a name server was to be told.
+#[derive(Clone, Copy, Debug, Default)]
+struct HowFar {
+    /// The sequence up to which it was told.
+    sequence: u64,
+    /// It did not answer the last time: it is tried on, and nobody waits for it.
+    failed: bool,
+}
+
 #[derive(Debug)]
 struct Outbox {
     addr: String,
     pending: Mutex<Pending>,
     wake: Notify,
-    /// The sequence up to which the name server was told.
-    told: watch::Sender<u64>,
+    how_far: watch::Sender<HowFar>,
 }
 
 /// The outboxes of all name servers.
@@ -50,16 +58,26 @@ pub(crate) struct Register {
     outboxes: Vec<Arc<Outbox>>,
 }
 
-/// Resolves when the name servers know of a change, or after a bound.
+/// Resolves when the name servers that answer know of a change, or after a bound.
 #[derive(Debug, Default)]
-pub(crate) struct Told(Vec<(watch::Receiver<u64>, u64)>);
+pub(crate) struct Told(Vec<(watch::Receiver<HowFar>, u64)>);
 
 impl Told {
+    /// Whether there is nothing to wait for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Waits for the other change too.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     pub(crate) async fn wait(self, bound: Duration) {
         let all = async {
-            for (mut told, sequence) in self.0 {
+            for (mut how_far, sequence) in self.0 {
                 // An error means that the task ended: the broker stops.
-                let _ = told.wait_for(|now| *now >= sequence).await;
+                let _ = how_far.wait_for(|now| now.failed || now.sequence >= sequence).await;
             }
         };
         if tokio::time::timeout(bound, all).await.is_err() {
@@ -76,7 +94,7 @@ impl Register {
                 addr,
                 pending: Mutex::default(),
                 wake: Notify::new(),
-                told: watch::Sender::new(0),
+                how_far: watch::Sender::default(),
             })
         };
         Self { outboxes: addrs.into_iter().map(outbox).collect() }
@@ -88,7 +106,7 @@ impl Register {
             change(&mut pending);
             pending.sequence += 1;
             outbox.wake.notify_one();
-            (outbox.told.subscribe(), pending.sequence)
+            (outbox.how_far.subscribe(), pending.sequence)
         });
         Told(each.collect())
     }
@@ -169,11 +187,12 @@ async fn run(broker: Arc<Broker>, outbox: Arc<Outbox>) {
                 if std::mem::take(&mut failed) {
                     tracing::info!(addr = outbox.addr, "registered with the name server again");
                 }
-                outbox.told.send_replace(sequence);
+                outbox.how_far.send_replace(HowFar { sequence, failed });
             }
             Err(error) => {
                 client = None;
                 outbox.pending.lock().all = true;
+                outbox.how_far.send_modify(|now| now.failed = true);
                 if !std::mem::replace(&mut failed, true) {
                     tracing::warn!(addr = outbox.addr, %error, "not registered with the name server, trying on");
                 }
@@ -257,4 +276,28 @@ fn permitted(broker: &Broker, topic: Arc<TopicConfig>) -> Arc<TopicConfig> {
         return topic;
     }
     Arc::new(TopicConfig { perm: topic.perm & broker_perm, ..(*topic).clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_name_server_that_failed() {
+        let register = Register::new(["a:9876".into(), "b:9876".into()]);
+        let tell = |at: usize, sequence, failed| {
+            register.outboxes[at].how_far.send_replace(HowFar { sequence, failed });
+        };
+        let is_over = async |told: Told| {
+            let mut told = std::pin::pin!(told.wait(Duration::from_secs(3_600)));
+            std::future::poll_fn(|context| std::task::Poll::Ready(told.as_mut().poll(context).is_ready()))
+                .await
+        };
+        tell(0, 1, false);
+        assert!(!is_over(register.topic_changed("T")).await, "b knows nothing yet");
+        tell(1, 0, true);
+        assert!(!is_over(register.topic_changed("T")).await, "a knows of the first only");
+        tell(0, 3, false);
+        assert!(is_over(register.topic_changed("T")).await, "a knows of the third, and b has failed");
+    }
 }

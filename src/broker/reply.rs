@@ -117,7 +117,7 @@ fn outcome(mut answer: Command, pushed: Result<(), String>, queue_id: i32) -> Co
 
 fn prepare(broker: &Arc<Broker>, conn: &Connection, cmd: &Command) -> Result<Reply, Refusal> {
     let header = SendHeader::read(cmd)?;
-    let topic = send::check(broker, &header, conn.peer())?;
+    let (topic, _) = send::check(broker, &header, conn.peer())?;
     let queue_id = match header.queue_id {
         asked if asked < 0 => broker.any_queue(topic.write_queues),
         asked => asked,

@@ -20,6 +20,7 @@ use super::{
     inner_batch::InnerBatch,
     light, names,
     property_text::{Marks, POP_CHECK, PRIORITY, TIMERS, rewritten},
+    register::Told,
     send_header::SendHeader,
     send_queue::{Kind, Turn},
     topics::{TopicConfig, perm},
@@ -81,6 +82,8 @@ struct Prepared {
     half_of: Option<String>,
     /// `None` for a one-way send.
     answer: Option<Command>,
+    /// Of the topic that was made for it.
+    told: Told,
 }
 
 /// The codes that this file answers.
@@ -182,7 +185,7 @@ pub(super) fn refuse(conn: &Connection, answer: Option<Command>, refusal: Refusa
 
 fn prepare(broker: &Arc<Broker>, conn: &Connection, request: &Command) -> Result<Prepared, Refusal> {
     let header = SendHeader::read(request)?;
-    let topic = check(broker, &header, conn.peer())?;
+    let (topic, told) = check(broker, &header, conn.peer())?;
     let marks = Marks::of(header.properties);
     let queue_id = match header.queue_id {
         _ if marks.is_prioritized() && !header.batch => marks.priority.min(topic.write_queues - 1).max(0),
@@ -206,6 +209,7 @@ fn prepare(broker: &Arc<Broker>, conn: &Connection, request: &Command) -> Result
         recall_handle: None,
         half_of: None,
         answer: blank_answer(broker, request),
+        told,
     };
     let body = request.body.to_bytes();
     if body.is_empty() {
@@ -226,12 +230,12 @@ fn prepare(broker: &Arc<Broker>, conn: &Connection, request: &Command) -> Result
     Ok(prepared)
 }
 
-/// The checks that a send must pass before its topic is made, and the topic.
+/// The checks that a send must pass before its topic is made, the topic, and who is told of it.
 pub(super) fn check(
     broker: &Arc<Broker>,
     header: &SendHeader<'_>,
     peer: SocketAddr,
-) -> Result<Arc<TopicConfig>, Refusal> {
+) -> Result<(Arc<TopicConfig>, Told), Refusal> {
     // A broker that is to run empty still takes what producers send to it until they see the new routes. Only an order
     // would be torn by that.
     let closed = !perm::is_writeable(broker.live.permission.load(Relaxed));
@@ -249,7 +253,7 @@ pub(super) fn check(
         (true, false) => super::topics::SYS_FLAG_UNIT,
         (true, true) => super::topics::SYS_FLAG_UNIT_SUB,
     };
-    let topic = broker
+    let (topic, told) = broker
         .topic_for_send(header.topic, header.default_topic, header.default_queues, unit)
         .ok_or_else(|| Refusal::no_topic_to_send_to(header.topic))?;
     let queues = topic.write_queues.max(topic.read_queues);
@@ -257,7 +261,7 @@ pub(super) fn check(
         let remark = format!("request queueId[{}] is illegal, {topic} Producer: {peer}", header.queue_id);
         return Err(Refusal::new(response::INVALID_PARAMETER, remark));
     }
-    Ok(topic)
+    Ok((topic, told))
 }
 
 fn illegal(remark: impl Into<String>) -> Refusal {
@@ -483,28 +487,31 @@ fn put_client_batch(broker: &Arc<Broker>, conn: &Arc<Connection>, mut batch: Pre
     }
     let answer = stored.first().and_then(|first| batch.stored(ids, first));
     if let Some(last) = stored.into_iter().next_back() {
-        answers::when_durable(broker, conn, last, answer.into_iter().collect());
+        answers::when_durable(broker, conn, last, answer.into_iter().collect(), batch.told);
     }
 }
 
 /// Answers single sends: those that do not wait for the disk now, the others together when the last is durable.
 fn answer_all(broker: &Broker, conn: &Arc<Connection>, singles: &mut [Prepared], stored: Vec<Appended>) {
     let mut waiting = Vec::new();
+    let mut waiting_told = Told::default();
     let mut last = None;
     for (single, appended) in singles.iter_mut().zip(stored) {
         if let Some(topic) = single.half_of.take() {
             broker.halves.add(&topic, 1, broker.clock.now());
         }
         let answer = single.stored(appended.message_id(), &appended);
+        let told = std::mem::take(&mut single.told);
         if single.wait {
             waiting.extend(answer);
+            waiting_told.join(told);
             last = Some(appended);
         } else {
-            answers::when_durable(broker, conn, appended, answer.into_iter().collect());
+            answers::when_durable(broker, conn, appended, answer.into_iter().collect(), told);
         }
     }
     if let Some(last) = last {
-        answers::when_durable(broker, conn, last, waiting);
+        answers::when_durable(broker, conn, last, waiting, waiting_told);
     }
 }
 

@@ -53,8 +53,8 @@ pub(crate) const SYS_FLAG_UNIT_SUB: i32 = 1 << 1;
 /// No topic has more queues than this: each costs files and memory.
 const MAX_QUEUES: i32 = 65_536;
 
-/// How long the answer to a creation waits for the name servers.
-const REGISTRATION: Duration = Duration::from_secs(3);
+/// How long an answer waits for the name servers to know the topic that was made for it.
+pub(super) const REGISTRATION: Duration = Duration::from_secs(3);
 
 /// What the broker knows of a topic.
 #[derive(Clone, Debug, PartialEq)]
@@ -299,7 +299,8 @@ impl Broker {
             || name.strip_suffix("_REPLY_TOPIC").is_some_and(|cluster| cluster == self.config.cluster)
     }
 
-    /// The topic that a message is sent to: as it is, or created after `default_topic` when that allows it.
+    /// The topic that a message is sent to: as it is, or created after `default_topic` when that allows it; then the
+    /// answer waits until clients can find it.
     ///
     /// `client_queues` is the producer's wish; the default topic's number bounds it.
     pub(crate) fn topic_for_send(
@@ -308,15 +309,16 @@ impl Broker {
         default_topic: &str,
         client_queues: i32,
         sys_flag: i32,
-    ) -> Option<Arc<TopicConfig>> {
+    ) -> Option<(Arc<TopicConfig>, Told)> {
         if let Some(topic) = self.topics.get(name) {
-            return Some(topic);
+            return Some((topic, Told::default()));
         }
         if !names::is_topic(name) {
             return None;
         }
         if name.starts_with(names::RETRY_PREFIX) {
-            return Some(self.ensure_topic(name, 1, perm::READ | perm::WRITE, sys_flag));
+            let topic = self.ensure_topic(name, 1, perm::READ | perm::WRITE, sys_flag);
+            return Some((topic, Told::default()));
         }
         let parent = self.topics.get(default_topic)?;
         let allowed = default_topic != names::DEFAULT_TOPIC || self.live.auto_create_topic.load(Relaxed);
@@ -333,8 +335,8 @@ impl Broker {
             )
         };
         tracing::info!(topic = name, queues = topic.write_queues, "topic created by a send");
-        self.put_topic(topic);
-        self.topics.get(name)
+        let told = self.put_topic(topic);
+        Some((self.topics.get(name)?, told))
     }
 
     /// The topic `name`, created when it is not there: retry and dead-letter topics. The caller checked the name.
