@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
-use super::{Broker, register::Told, send::put_code, topics::REGISTRATION};
+use super::{Broker, register::Told, send::put_code};
 use crate::{
     config::FlushDiskType,
     error::Result,
@@ -13,6 +13,9 @@ use crate::{
     remoting::{Command, Connection},
     store::Appended,
 };
+
+/// How long an answer waits for the name servers: well below the 3 s after which clients send again.
+const REGISTRATION: Duration = Duration::from_secs(1);
 
 /// What answers one put; `None` when it has.
 type Pending = Arc<Mutex<Option<Box<dyn FnOnce(Result<PutStatus>) + Send>>>>;
@@ -86,7 +89,8 @@ pub(super) fn when_durable(
         drop(stored);
         return;
     }
-    let (conn, runtime) = (Arc::clone(conn), broker.runtime.clone());
+    let conn = Arc::clone(conn);
+    let wait = (!told.is_empty()).then(|| (broker.runtime.clone(), told));
     once_durable(broker, stored, move |result| {
         let (code, remark) = match result {
             Ok(status) => put_code(status),
@@ -101,12 +105,12 @@ pub(super) fn when_durable(
                 conn.send(answer);
             }
         };
-        if told.is_empty() {
-            return leave();
+        match wait {
+            None => leave(),
+            Some((runtime, told)) => drop(runtime.spawn(async move {
+                told.wait(REGISTRATION).await;
+                leave();
+            })),
         }
-        runtime.spawn(async move {
-            told.wait(REGISTRATION).await;
-            leave();
-        });
     });
 }

@@ -53,8 +53,8 @@ pub(crate) const SYS_FLAG_UNIT_SUB: i32 = 1 << 1;
 /// No topic has more queues than this: each costs files and memory.
 const MAX_QUEUES: i32 = 65_536;
 
-/// How long an answer waits for the name servers to know the topic that was made for it.
-pub(super) const REGISTRATION: Duration = Duration::from_secs(3);
+/// How long the answer to a creation waits for the name servers.
+const REGISTRATION: Duration = Duration::from_secs(3);
 
 /// What the broker knows of a topic.
 #[derive(Clone, Debug, PartialEq)]
