@@ -23,7 +23,7 @@ use std::{
 use super::mapping::{Disk, Slot, no_space};
 use crate::{
     error::{Corruption, Error, Result},
-    format::consume_queue::{ENTRY, Entry},
+    format::consume_queue::{ENTRY, Entry, SIZE_AT, TAGS_CODE_AT},
     segment::SlotTable,
     vfs::DirEntry,
 };
@@ -576,6 +576,11 @@ fn scrub(table: &SlotTable, slot: &Slot, from: u64, sure: u64, quiet: usize) -> 
             calm += step;
         } else {
             calm = 0;
+            // An entry that is zeroed in part must not pass for one of another record: its size goes first.
+            if !changed && step >= ENTRY {
+                let size = &[0; TAGS_CODE_AT - SIZE_AT];
+                write(table, slot, slot.base + (at + SIZE_AT) as u64, size)?;
+            }
             changed = true;
             write(table, slot, slot.base + at as u64, &[0; CHUNK][..step])?;
         }

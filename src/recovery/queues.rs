@@ -536,13 +536,13 @@ impl Placing<'_> {
         // Entries rise through a queue; one that leads to the damage keeps it so.
         let before = self.damage.iter().rev().find(|range| range.to <= entry.offset && !range.is_unwritten());
         let behind = queue.before(next)?.map_or(PhysicalOffset::ZERO, |last| last.end());
-        let offset = before.map_or(entry.offset, |range| range.from.max(behind));
-        let size = unreadable(offset, self.segment_size);
+        let mut offset = before.map_or(entry.offset, |range| range.from.max(behind));
         let mut from = next;
         if queue.kind() == QueueKind::Simple && queue.max_offset() > entry.queue_offset {
             while from < entry.queue_offset {
                 if !queue.get(from)?.is_some_and(|unit| self.is_gone(&unit)) {
                     self.done.filled += 1;
+                    let size = unreadable(offset, self.segment_size);
                     let tags_code = TagsCode::ZERO;
                     queue.rewrite(&Dispatch { queue_offset: from, offset, size, tags_code, ..*entry })?;
                 }
@@ -551,10 +551,15 @@ impl Placing<'_> {
             return Ok(());
         }
         if queue.kind() == QueueKind::Batch {
-            // Those that lead to the damage stay.
+            // Those that lead to the damage stay, and what is put behind them leads no less far.
             while let Some(unit) = queue.get(from)?.filter(|unit| {
-                unit.queue_offset == from && unit.next() <= entry.queue_offset && self.is_gone(unit)
+                unit.queue_offset == from
+                    && unit.next() <= entry.queue_offset
+                    && (behind..=entry.offset).contains(&unit.offset)
+                    && self.is_gone(unit)
             }) {
+                let end = if self.is_unreadable(&unit) { unit.offset } else { unit.end() };
+                offset = offset.max(end).min(entry.offset);
                 from = unit.next();
             }
         }
@@ -563,6 +568,7 @@ impl Placing<'_> {
                 self.drop_from(from)?;
             }
             self.done.filled += self.entries(from, entry.queue_offset);
+            let size = unreadable(offset, self.segment_size);
             queue.fill(entry.queue_offset, offset, size, entry.store_timestamp)?;
         }
         Ok(())
@@ -570,8 +576,11 @@ impl Placing<'_> {
 
     /// Whether an entry leads to damage, or nowhere because its record is lost.
     fn is_gone(&self, unit: &CqUnit) -> bool {
-        damage_at(self.damage, unit.offset).is_some()
-            || unit.size == unreadable(unit.offset, self.segment_size)
+        damage_at(self.damage, unit.offset).is_some() || self.is_unreadable(unit)
+    }
+
+    fn is_unreadable(&self, unit: &CqUnit) -> bool {
+        unit.size == unreadable(unit.offset, self.segment_size)
     }
 
     fn drop_from(&mut self, at: QueueOffset) -> Result<()> {
@@ -638,9 +647,27 @@ impl Placing<'_> {
     /// Whether an entry that the pass did not confirm stays nevertheless: one of a record before the log, one of a
     /// queue that today's configuration makes no entries for, or one of a lost record.
     fn stays(&self, unit: &CqUnit, behind: PhysicalOffset, leads: Leads<'_>) -> Result<bool> {
-        let unseen = self.seen.next.is_none();
-        Ok(unseen && (unit.offset < self.first || leads(&self.seen.queue, unit)?)
-            || self.is_lost(unit, behind))
+        if self.seen.next.is_some() {
+            return Ok(self.is_lost(unit, behind));
+        }
+        let before_log = unit.offset < self.first && !self.falls(unit)?;
+        Ok(before_log || leads(&self.seen.queue, unit)? || self.is_lost(unit, behind))
+    }
+
+    /// Whether an entry leads farther back than the two before it: one that was being zeroed when the power went leads to
+    /// where nobody put it.
+    fn falls(&self, unit: &CqUnit) -> Result<bool> {
+        let is_filler = |unit: &CqUnit| unit.size == BEFORE_FIRST.size;
+        let (mut at, mut behind) = (unit.queue_offset, 0);
+        for _ in 0..2 {
+            let Some(before) = self.seen.queue.before(at)? else { break };
+            if is_filler(unit) || is_filler(&before) || before.offset <= unit.offset {
+                return Ok(false);
+            }
+            behind += u32::from(before.offset < self.first);
+            at = before.queue_offset;
+        }
+        Ok(behind > 0)
     }
 
     /// Whether an entry is that of a lost record, `behind` the queue's last one. An entry that leads beyond its damage

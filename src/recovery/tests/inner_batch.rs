@@ -13,7 +13,7 @@ use crate::{
     },
     message::Message,
     store::{GetRequest, Store},
-    types::{QueueOffset, StoreTimestamp},
+    types::{PhysicalOffset, QueueOffset, StoreTimestamp},
 };
 
 /// Ten batches of three, and where each stands.
@@ -135,17 +135,18 @@ fn one_that_lost_its_count_is_what_its_entry_says() {
     }
 }
 
-/// Where the entries of a queue's file end, whose numbers follow each other from `next` on and whose times rise: a
-/// reader of RocketMQ that comes to a number without an entry finds the entry before it, for ever.
+/// Where the entries of a queue's file end, whose numbers follow each other from `next` on and whose times and places
+/// rise: a reader of RocketMQ that comes to a number without an entry finds the entry before it, for ever.
 fn numbers(file: &[u8], mut next: i64) -> i64 {
-    let mut time = StoreTimestamp::ZERO;
+    let (mut time, mut place) = (StoreTimestamp::ZERO, PhysicalOffset::ZERO);
     for entry in file.as_chunks::<BATCH_ENTRY>().0.iter().map(BatchEntry::decode) {
         if entry.size == 0 {
             break;
         }
         assert_eq!(entry.base.0, next, "{entry:?}");
         assert!(entry.store_timestamp >= time, "{entry:?} is behind one of {time:?}");
-        (next, time) = (next + i64::from(entry.num), entry.store_timestamp);
+        assert!(entry.offset >= place, "{entry:?} is behind one at {place}");
+        (next, time, place) = (next + i64::from(entry.num), entry.store_timestamp, entry.offset);
     }
     next
 }
@@ -237,5 +238,26 @@ fn one_that_is_lost_costs_no_other() {
             let first = if lost == 0 && keep.is_none_or(|entries| entries == 0) { 3 } else { 0 };
             assert_eq!(numbers(&fs::read(&file).unwrap(), first), 30, "{case}");
         }
+    }
+}
+
+/// Of batches that are lost together the queue may still have the first entries: what is put behind those, for the others,
+/// leads no less far.
+#[test]
+fn lost_neighbours_of_which_some_have_entries_are_in_their_order() {
+    for keep in 4..=7 {
+        let (written, places) = batches();
+        let lost = places[4].0 + 20..places[7].0;
+        written.patch(lost.start, &vec![0; lost.len()]);
+        let file = written.path("batchconsumequeue/c/0/00000000000000000000");
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[keep * BATCH_ENTRY..].fill(0);
+        fs::write(&file, bytes).unwrap();
+        let view = written.view().unwrap();
+        assert_eq!(view.queues[&("c".to_owned(), 0)], (0, 30), "{keep} entries are left: {}", view.report);
+        Store::open(written.config()).unwrap().close().unwrap();
+        assert_eq!(numbers(&fs::read(&file).unwrap(), 0), 30, "{keep} entries are left");
+        assert!(written.is_whole(), "{keep} entries are left");
+        written.mended();
     }
 }

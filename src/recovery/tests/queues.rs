@@ -193,3 +193,38 @@ fn the_last_life_of_a_topic_counts() {
         assert!(written.is_whole(), "without {sidecar}");
     }
 }
+
+/// All records of a log were deleted but those of its last segment, which a crash took; and their entries, when the power
+/// went again. What is left of one must not pass for that of a record that was deleted.
+#[test]
+fn an_entry_that_was_zeroed_in_part_is_none() {
+    for zeroed in [0..8, 0..7, 0..6] {
+        let written = Written::new(150);
+        let last = written.puts.last().unwrap().at / SEGMENT * SEGMENT;
+        let lost = written.puts.iter().position(|put| put.at >= last).unwrap();
+        let end = |topic, id| {
+            let before = written.puts[..lost].iter().filter(|put| (put.topic, put.id) == (topic, id));
+            i64::try_from(before.count()).unwrap()
+        };
+        let number = end("a", 0);
+        for segment in (0..last).step_by(SEGMENT) {
+            fs::remove_file(written.path(&format!("commitlog/{segment:020}"))).unwrap();
+        }
+        fs::write(written.path(&format!("commitlog/{last:020}")), vec![0; SEGMENT]).unwrap();
+        fs::write(written.path("abort"), b"").unwrap();
+        for name in ["agreed", "cleanStop"] {
+            let _ = fs::remove_file(written.path(name));
+        }
+        let place = usize::try_from(number).unwrap() * 20;
+        let path = written.queue_file("a", 0, place / 400);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[place % 400 + zeroed.start..place % 400 + zeroed.end].fill(0);
+        fs::write(&path, bytes).unwrap();
+        let view = written.view().unwrap();
+        for (topic, id) in [("a", 0), ("a", 1), ("b", 0)] {
+            let queue = view.queues[&(topic.to_owned(), id)];
+            assert_eq!(queue.1, end(topic, id), "{topic} {id}, {zeroed:?}: {}", view.report);
+        }
+        written.mended();
+    }
+}
