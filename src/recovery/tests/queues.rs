@@ -206,7 +206,8 @@ fn an_entry_that_was_zeroed_in_part_is_none() {
             let before = written.puts[..lost].iter().filter(|put| (put.topic, put.id) == (topic, id));
             i64::try_from(before.count()).unwrap()
         };
-        let number = end("a", 0);
+        let Put { topic, id, number, .. } = written.puts[lost];
+        assert_eq!(number, end(topic, id));
         for segment in (0..last).step_by(SEGMENT) {
             fs::remove_file(written.path(&format!("commitlog/{segment:020}"))).unwrap();
         }
@@ -216,7 +217,7 @@ fn an_entry_that_was_zeroed_in_part_is_none() {
             let _ = fs::remove_file(written.path(name));
         }
         let place = usize::try_from(number).unwrap() * 20;
-        let path = written.queue_file("a", 0, place / 400);
+        let path = written.queue_file(topic, id, place / 400);
         let mut bytes = fs::read(&path).unwrap();
         bytes[place % 400 + zeroed.start..place % 400 + zeroed.end].fill(0);
         fs::write(&path, bytes).unwrap();
