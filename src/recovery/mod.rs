@@ -14,6 +14,7 @@
 
 mod hole;
 mod keys;
+mod placing;
 mod queues;
 mod report;
 mod scan;

@@ -46,7 +46,7 @@ PLANTED = [
     (111, "after a clean stop recovery begins two segments before the end", None, None, None),
     (112, "after a clean stop queues are believed unseen", "consume_queue/rest.rs",
      "if stamp_of(&*disk.vfs, &path)? != Some(*stamp) {", f"if !{P}(112) && stamp_of(&*disk.vfs, &path)? != Some(*stamp) {{"),
-    (113, "entries behind a queue's last record stay", "recovery/queues.rs",
+    (113, "entries behind a queue's last record stay", "recovery/placing.rs",
      "if end < queue.max_offset() {\n            self.drop_from(end)",
      f"if end < queue.max_offset() && !{P}(113) && !{P}(114) {{\n            self.drop_from(end)"),
     (114, "zeros pass for an entry, and entries behind a queue's last record stay", "consume_queue/unit.rs",
