@@ -309,8 +309,7 @@ impl Placing<'_> {
                     && (behind..=entry.offset).contains(&unit.offset)
                     && self.is_gone(unit)
             }) {
-                let end = if self.is_unreadable(&unit) { unit.offset } else { unit.end() };
-                offset = offset.max(end).min(entry.offset);
+                offset = offset.max(next_place(&unit, self.segment_size)).min(entry.offset);
                 from = unit.next();
             }
         }
@@ -327,11 +326,8 @@ impl Placing<'_> {
 
     /// Whether an entry leads to damage, or nowhere because its record is lost.
     fn is_gone(&self, unit: &CqUnit) -> bool {
-        damage_at(self.damage, unit.offset).is_some() || self.is_unreadable(unit)
-    }
-
-    fn is_unreadable(&self, unit: &CqUnit) -> bool {
-        unit.size == unreadable(unit.offset, self.segment_size)
+        damage_at(self.damage, unit.offset).is_some()
+            || unit.size == unreadable(unit.offset, self.segment_size)
     }
 
     fn drop_from(&mut self, at: QueueOffset) -> Result<()> {
@@ -409,16 +405,16 @@ impl Placing<'_> {
     /// where nobody put it.
     fn falls(&self, unit: &CqUnit) -> Result<bool> {
         let is_filler = |unit: &CqUnit| unit.size == BEFORE_FIRST.size;
-        let (mut at, mut behind) = (unit.queue_offset, 0);
+        let (mut at, mut falls) = (unit.queue_offset, false);
         for _ in 0..2 {
             let Some(before) = self.seen.queue.before(at)? else { break };
             if is_filler(unit) || is_filler(&before) || before.offset <= unit.offset {
                 return Ok(false);
             }
-            behind += u32::from(before.offset < self.first);
+            falls |= before.offset < self.first;
             at = before.queue_offset;
         }
-        Ok(behind > 0)
+        Ok(falls)
     }
 
     /// Whether an entry is that of a lost record, `behind` the queue's last one. An entry that leads beyond its damage
@@ -447,11 +443,17 @@ fn rises(queue: &Queue, segment_size: usize) -> Result<bool> {
             if unit.queue_offset < next || unit.offset < end {
                 return Ok(false);
             }
-            let is_lost = usize::try_from(unit.size).is_ok_and(|size| size > segment_size);
-            (next, end) = (unit.next(), if is_lost { unit.offset } else { unit.end() });
+            (next, end) = (unit.next(), next_place(unit, segment_size));
         }
     }
     Ok(true)
+}
+
+/// Where the entry behind this one may lead at the earliest: one of a lost record says where the damage is, and not how long
+/// the record was.
+fn next_place(unit: &CqUnit, segment_size: usize) -> PhysicalOffset {
+    let is_lost = usize::try_from(unit.size).is_ok_and(|size| size > segment_size);
+    if is_lost { unit.offset } else { unit.end() }
 }
 
 const fn after(entry: &Dispatch<'_>) -> QueueOffset {

@@ -288,6 +288,27 @@ fn cutting_the_log_cuts_the_queue() {
     assert_eq!(offsets(&queue), [0, 1]);
 }
 
+/// Whatever part of an entry the zeros reach before a crash: one whose size is 0 is none.
+#[test]
+fn an_entry_that_is_cut_loses_its_size_first() {
+    for (kind, dir, width) in
+        [(QueueKind::Simple, "consumequeue", 20), (QueueKind::Batch, "batchconsumequeue", 46)]
+    {
+        let root = TempDir::new().unwrap();
+        let vfs = FaultyVfs::default();
+        let table = QueueTable::load(Arc::new(vfs.clone()), &config(root.path())).unwrap();
+        let queue = table.get_or_create(&name("t"), QueueId(0), kind);
+        fill(&queue, 0..4);
+        table.write_out().unwrap();
+        let path = root.path().join(dir).join("t/0/00000000000000000000");
+        let mut expected = std::fs::read(&path).unwrap();
+        vfs.faults.fail(Call::Write, 1, u64::MAX, ErrorKind::Other);
+        assert!(queue.truncate_to(QueueOffset(2)).is_err());
+        expected[2 * width + 8..][..4].fill(0);
+        assert!(std::fs::read(&path).unwrap() == expected, "{kind:?}");
+    }
+}
+
 #[test]
 fn retention_moves_the_minimum_and_drops_whole_files() {
     let dir = TempDir::new().unwrap();
