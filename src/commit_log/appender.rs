@@ -23,6 +23,11 @@ impl Sink for RecordSink<'_> {
     fn put(&mut self, bytes: &[u8]) {
         RecordSink::put(self, bytes);
     }
+
+    #[inline]
+    fn begin(&mut self, head: &[u8]) {
+        RecordSink::begin(self, head);
+    }
 }
 
 /// Puts records behind one another.

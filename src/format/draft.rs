@@ -23,6 +23,13 @@ use crate::{
 pub trait Sink {
     /// Takes the next bytes.
     fn put(&mut self, bytes: &[u8]);
+
+    /// Takes the beginning of a record, at least its size. A sink over a file may keep the size back until the rest is
+    /// there.
+    #[inline]
+    fn begin(&mut self, head: &[u8]) {
+        self.put(head);
+    }
 }
 
 impl Sink for Vec<u8> {
@@ -275,7 +282,7 @@ impl<'a> Measured<'a> {
             fields.put(&host_v4(store));
             self.put_before_body(&mut fields);
             debug_assert_eq!(fields.at, HEAD_V4);
-            sink.put(&head);
+            sink.begin(&head);
         } else {
             self.encode_long_head(at, sink);
         }
@@ -313,7 +320,7 @@ impl<'a> Measured<'a> {
         fields.host(self.draft.store_host);
         self.put_before_body(&mut fields);
         let len = fields.at.min(MAX_HEAD);
-        sink.put(&head[..len]);
+        sink.begin(&head[..len]);
     }
 
     /// The fields before the first host.
@@ -416,6 +423,11 @@ impl<S: Sink> Sink for Hashing<'_, S> {
     fn put(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
         self.sink.put(bytes);
+    }
+
+    fn begin(&mut self, head: &[u8]) {
+        self.hasher.update(head);
+        self.sink.begin(head);
     }
 }
 

@@ -22,7 +22,7 @@ use std::{
     slice,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicU8, AtomicU32, Ordering, compiler_fence},
     },
 };
 
@@ -31,6 +31,9 @@ use crate::{
     error::Result,
     vfs::{Advice, Backing, check_readable},
 };
+
+/// Bytes of the size that a record begins with.
+const SIZE: usize = 4;
 
 /// A mapped file of which the first `published` bytes are final.
 pub struct Region {
@@ -202,7 +205,7 @@ impl Tail {
         // exclusive borrow of the one tail keeps other writers out while the sink lives.
         let mut sink = unsafe { RecordSink::over(start, len) };
         fill(&mut sink);
-        sink.assert_full();
+        sink.finish();
         self.publish(len);
     }
 
@@ -230,10 +233,15 @@ impl Tail {
 }
 
 /// Where an encoder puts the bytes of one record or batch; takes as many as were announced.
+///
+/// The size that a record begins with is stored last. Whoever opens what a kill has left, another program than this
+/// one included, then finds no beginning of a record that could pass for a whole one.
 pub struct RecordSink<'a> {
     at: *mut u8,
     left: usize,
     overflow: bool,
+    /// Where the record begins that is being put, and its size.
+    begun: Option<(*mut u8, [u8; SIZE])>,
     owner: PhantomData<&'a mut [u8]>,
 }
 
@@ -247,7 +255,31 @@ impl RecordSink<'_> {
     /// # Safety
     /// `len` bytes at `at` must be writable, and read or written by nobody else, for the life of the sink.
     unsafe fn over(at: *mut u8, len: usize) -> Self {
-        Self { at, left: len, overflow: false, owner: PhantomData }
+        Self { at, left: len, overflow: false, begun: None, owner: PhantomData }
+    }
+
+    /// Appends the beginning of a record. Its first four bytes, the size, are zeros until the next record begins or
+    /// the sink is full.
+    #[inline]
+    pub fn begin(&mut self, head: &[u8]) {
+        self.complete();
+        let Some((&size, rest)) = head.split_first_chunk() else { return self.put(head) };
+        if head.len() <= self.left {
+            self.begun = Some((self.at, size));
+        }
+        self.put(&[0; SIZE]);
+        self.put(rest);
+    }
+
+    /// Stores the size of the record that was put.
+    #[inline]
+    fn complete(&mut self) {
+        if let Some((at, size)) = self.begun.take() {
+            // What a killed process has executed is in the file, so it is enough that the compiler keeps the order.
+            compiler_fence(Ordering::Release);
+            // SAFETY: `begin` has put bytes there, so `size.len()` of them are writable and ours alone (see `over`).
+            unsafe { ptr::copy_nonoverlapping(size.as_ptr(), at, size.len()) };
+        }
     }
 
     /// Appends `bytes`. More than were announced are dropped, which the owner of the sink then refuses.
@@ -266,8 +298,12 @@ impl RecordSink<'_> {
         self.left -= bytes.len();
     }
 
-    fn assert_full(&self) {
+    /// # Panics
+    /// When more or fewer bytes were put than announced; the last record then has no size.
+    #[inline]
+    fn finish(&mut self) {
         assert!(!self.overflow && self.left == 0, "a record was not as long as announced ({self:?})");
+        self.complete();
     }
 }
 
@@ -281,7 +317,7 @@ pub fn fill_buffer(buffer: &mut Vec<u8>, len: usize, fill: impl FnOnce(&mut Reco
     // SAFETY: `len` spare bytes follow the content after `reserve`; the exclusive borrow keeps everybody else out.
     let mut sink = unsafe { RecordSink::over(buffer.as_mut_ptr().add(buffer.len()), len) };
     fill(&mut sink);
-    sink.assert_full();
+    sink.finish();
     // SAFETY: the sink was filled, so all `len` bytes behind the content are initialised.
     unsafe { buffer.set_len(buffer.len() + len) };
 }
@@ -559,6 +595,7 @@ impl SlotTable {
 mod tests {
     use std::{
         alloc::{Layout, alloc_zeroed, dealloc},
+        panic::{self, AssertUnwindSafe},
         path::PathBuf,
         thread,
     };
@@ -675,6 +712,35 @@ mod tests {
         let part = lease.slice(7..usize::MAX);
         drop(lease);
         assert_eq!(&*thread::spawn(move || part.to_vec()).join().unwrap(), b"stored");
+    }
+
+    #[test]
+    fn a_record_has_no_size_before_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (region, mut tail) = Region::with_tail(backing(&dir, 4096), 0);
+        // SAFETY: inside the file; this thread alone writes to it, and not while it copies.
+        let stored = || unsafe { slice::from_raw_parts(region.base.as_ptr(), 24) }.to_vec();
+        tail.fill(22, |sink| {
+            sink.begin(b"SIZEone");
+            sink.put(b"rest");
+            assert_eq!(stored(), b"\0\0\0\0onerest\0\0\0\0\0\0\0\0\0\0\0\0\0");
+            sink.begin(b"sizetwo");
+            assert_eq!(stored(), b"SIZEonerest\0\0\0\0two\0\0\0\0\0\0");
+            sink.put(b"rest");
+        });
+        assert_eq!(stored(), b"SIZEonerestsizetworest\0\0");
+        let mut buffer = Vec::new();
+        fill_buffer(&mut buffer, 8, |sink| sink.begin(b"SIZEhead"));
+        assert_eq!(buffer, b"SIZEhead");
+
+        let dir = tempfile::tempdir().unwrap();
+        let (region, mut tail) = Region::with_tail(backing(&dir, 4096), 0);
+        let short = panic::catch_unwind(AssertUnwindSafe(|| tail.fill(9, |sink| sink.begin(b"SIZEhead"))));
+        assert!(short.is_err());
+        let long = panic::catch_unwind(AssertUnwindSafe(|| tail.fill(5, |sink| sink.begin(b"SIZEhead"))));
+        assert!(long.is_err() && region.published() == 0);
+        // SAFETY: as above.
+        assert_eq!(unsafe { slice::from_raw_parts(region.base.as_ptr(), 4) }, [0; 4]);
     }
 
     #[test]

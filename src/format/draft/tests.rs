@@ -47,6 +47,38 @@ fn encoded(measured: &Measured<'_>) -> Vec<u8> {
     bytes
 }
 
+/// Bytes, and where among them records began.
+#[derive(Default)]
+struct Begins {
+    bytes: Vec<u8>,
+    at: Vec<usize>,
+}
+
+impl Sink for Begins {
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn begin(&mut self, head: &[u8]) {
+        self.at.push(self.bytes.len());
+        self.put(head);
+    }
+}
+
+#[test]
+fn every_record_begins_once_with_its_size() {
+    let v4 = draft("t", b"body", b"k\x01v\x02");
+    let v6 = Draft { born_host: (IpAddr::from([1_u16; 8]), 4).into(), ..v4 };
+    for (draft, limits) in [(v4, LIMITS), (v4, WITH_CRC), (v6, LIMITS), (v6, WITH_CRC)] {
+        let measured = draft.measure(limits).unwrap();
+        let mut sink = Begins::default();
+        measured.encode(PLACE, &mut sink);
+        measured.encode(PLACE, &mut sink);
+        assert_eq!(sink.at, [0, measured.total_size()]);
+        assert_eq!(sink.bytes, encoded(&measured).repeat(2));
+    }
+}
+
 #[test]
 fn a_record_with_nothing_in_it_is_the_shortest() {
     let bytes = encoded(&draft("", b"", b"").measure(LIMITS).unwrap());
