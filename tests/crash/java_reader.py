@@ -11,6 +11,8 @@ import threading
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "java")
 # Java takes a tenth of a second; a directory on which it sits for so long is one on which it hangs.
 PATIENCE = 90
+# Java keeps nine threads of every store that it has opened and closed, and they all wake up several times a second.
+MOST_STORES = 100
 
 
 def build(work):
@@ -52,6 +54,7 @@ class Reader:
             ["java", *self.words, "-Duser.home=" + self.work, "-cp", self.classpath, "reput.Dump"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
         self.rest = b""
+        self.opened = 0
 
     def answer(self):
         while b"\n" not in self.rest:
@@ -69,9 +72,12 @@ class Reader:
 
     def dump(self, store, conf, out=None):
         """(`loaded`, lines) or (what happened instead, []). Java changes the directory."""
+        if out is None and self.process and self.opened >= MOST_STORES:
+            self.end()
         if self.process is None:
             self.start()
         self.count += 1
+        self.opened += 1
         out = out or os.path.join(self.work, "dump-%d" % self.count)
         self.process.stdin.write(("%s\t%s\t%s\n" % (store, conf, out)).encode())
         self.process.stdin.flush()
