@@ -107,6 +107,11 @@ impl CqUnit {
     pub fn end(&self) -> PhysicalOffset {
         self.offset.plus(usize::try_from(self.size).unwrap_or(0))
     }
+
+    /// Whether the entry stands for a record that is lost: such a one is longer than a segment.
+    pub(crate) fn is_of_lost(&self, segment_size: usize) -> bool {
+        usize::try_from(self.size).is_ok_and(|size| size > segment_size)
+    }
 }
 
 #[cfg(test)]

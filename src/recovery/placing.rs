@@ -452,8 +452,7 @@ fn rises(queue: &Queue, segment_size: usize) -> Result<bool> {
 /// Where the entry behind this one may lead at the earliest: one of a lost record says where the damage is, and not how long
 /// the record was.
 fn next_place(unit: &CqUnit, segment_size: usize) -> PhysicalOffset {
-    let is_lost = usize::try_from(unit.size).is_ok_and(|size| size > segment_size);
-    if is_lost { unit.offset } else { unit.end() }
+    if unit.is_of_lost(segment_size) { unit.offset } else { unit.end() }
 }
 
 const fn after(entry: &Dispatch<'_>) -> QueueOffset {

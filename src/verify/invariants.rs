@@ -266,7 +266,7 @@ impl Walk<'_, '_> {
                         self.wrong_entry(&queue, unit.queue_offset.0, what);
                     }
                     // The entry of a lost record leads to the damage, or to the record behind it.
-                    end = PhysicalOffset(unit.offset.0 - i64::from(self.is_lost(unit)));
+                    end = PhysicalOffset(unit.offset.0 - i64::from(unit.is_of_lost(self.store.parts().0.segment_size())));
                     next = unit.next();
                 }
             }
@@ -281,16 +281,11 @@ impl Walk<'_, '_> {
         self.findings.damage(Part::Queue, &path, None, what);
     }
 
-    /// Whether an entry stands for a record that is lost: it is longer than a segment.
-    fn is_lost(&self, unit: &CqUnit) -> bool {
-        usize::try_from(unit.size).is_ok_and(|size| size > self.store.parts().0.segment_size())
-    }
-
     /// What is wrong with an entry, `before` being where the one before it leads.
     fn entry(&self, queue: &Queue, unit: &CqUnit, before: PhysicalOffset) -> Result<Option<String>> {
         let log = self.store.parts().0;
         let filler = unit.size == Entry::FILLER.size && unit.offset == Entry::FILLER.offset;
-        let lost = self.is_lost(unit);
+        let lost = unit.is_of_lost(log.segment_size());
         if filler || unit.offset < log.min_offset() || self.store.recovery_report().is_damaged(unit.offset) {
             return Ok(None);
         }
