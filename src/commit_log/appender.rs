@@ -90,8 +90,8 @@ impl Appender {
     }
 
     /// Appends a record or batch of exactly `len` bytes, which `encode` puts for the offset it is given. In ASYNC_FLUSH
-    /// it is published on return; in SYNC_FLUSH when somebody has written it out ([`CommitLog::wait_durable`],
-    /// [`CommitLog::wait_written`], the flush thread).
+    /// it is published on return, and the caller tells the dispatcher ([`CommitLog::announce`]); in SYNC_FLUSH when
+    /// somebody has written it out ([`CommitLog::wait_durable`], [`CommitLog::wait_written`], the flush thread).
     ///
     /// # Errors
     /// [`Error::RecordTooLarge`], [`Error::NoSpace`], [`Error::Io`] from a roll, [`Error::Poisoned`]. Nothing was
@@ -111,7 +111,6 @@ impl Appender {
             (Some(tail), _) => {
                 tail.fill(len, |sink| encode(at, sink));
                 self.log.published.store(at.plus(len).0, Ordering::Release);
-                self.log.arrival.ring();
             }
             (None, Some(stage)) => {
                 // What waited after the last append is the most that can wait now.

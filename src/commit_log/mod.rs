@@ -202,11 +202,28 @@ impl CommitLog {
         Error::Poisoned { at, why }
     }
 
-    /// Sleeps until [`Self::dispatch_limit`] is beyond `beyond`, an interrupt or `timeout`; returns it. Reput sleeps
-    /// here.
-    pub fn wait_dispatchable(&self, beyond: PhysicalOffset, timeout: Duration) -> PhysicalOffset {
-        self.arrival.wait(timeout, || self.dispatch_limit() > beyond);
+    /// Sleeps until [`Self::dispatch_limit`] is beyond what `dispatched` gives, an interrupt or `timeout`; returns it.
+    /// Reput sleeps here.
+    pub fn wait_dispatchable(
+        &self,
+        dispatched: impl Fn() -> PhysicalOffset,
+        timeout: Duration,
+    ) -> PhysicalOffset {
+        self.arrival.wait(timeout, || self.dispatch_limit() > dispatched());
         self.dispatch_limit()
+    }
+
+    /// Whether only what is durable is dispatched.
+    pub const fn is_sync_flush(&self) -> bool {
+        self.sync_flush
+    }
+
+    /// Tells the dispatcher that there is something to dispatch. In SYNC_FLUSH whoever syncs tells it.
+    #[inline]
+    pub fn announce(&self) {
+        if !self.sync_flush {
+            self.arrival.ring();
+        }
     }
 
     /// The flush thread sleeps here between turns: until somebody waits for the disk, an interrupt or `timeout`.

@@ -121,6 +121,11 @@ impl Projection {
         }
     }
 
+    /// Whether records make index keys.
+    pub(crate) const fn indexes(&self) -> bool {
+        self.index
+    }
+
     /// What `record` makes.
     #[inline]
     pub(crate) fn of<'a>(&self, record: &Header<'a>) -> Projected<'a> {

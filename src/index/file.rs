@@ -197,6 +197,13 @@ impl IndexFile {
         self.table.is_none() || self.geometry.is_full(&self.header)
     }
 
+    /// Entries for which it has space already.
+    pub(super) fn room(&self) -> usize {
+        let (next, end) = (self.header.index_count, self.geometry.entries);
+        let claimed = self.reserved.saturating_sub(self.geometry.entry_at(next)) / ENTRY;
+        if self.is_full() { 0 } else { claimed.min((end - next) as usize) }
+    }
+
     /// Entry `number`, from 1 to [`IndexFile::entries`].
     #[inline]
     pub(super) fn entry(&self, number: u32) -> Option<Entry> {

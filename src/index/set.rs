@@ -101,6 +101,11 @@ impl IndexSet {
         Ok(())
     }
 
+    /// Keys that the newest file takes without claiming more space.
+    pub(crate) fn room(&self) -> usize {
+        self.state.read().files.last().map_or(0, IndexFile::room)
+    }
+
     fn move_end(state: &mut State, put: &[KeyPut]) {
         let Some(last) = put.last() else { return };
         let count = put.iter().rev().take_while(|key| key.offset == last.offset).count();

@@ -1,18 +1,20 @@
 //! The dispatcher: follows the log and builds from it the ConsumeQueues, the index and the word to listeners.
 //!
-//! Owned by the store's reput thread, which calls [`Reput::step`]; recovery does the same work for what was already
-//! there. Order per record: queues first, index second, listeners last. The limit is the durable end in synchronous
+//! Its steps are taken in [`Turns`], by the store's reput thread or by a put; recovery does the same work for what was
+//! already there. Order per record: queues first, index second, listeners last. The limit is the durable end in synchronous
 //! mode, so that a reader never sees what a power cut can take back, and the published end otherwise. The index has
 //! its own cursor: when it cannot be written, queues and listeners go on and it catches up later.
 
 mod known;
+mod sync;
+mod turns;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -34,6 +36,7 @@ use crate::{
     types::{PhysicalOffset, QueueId, QueueOffset, StoreTimestamp, TagsCode},
 };
 use known::KnownQueues;
+pub(crate) use turns::Turns;
 
 /// Bytes of log that one step takes at most: little enough that its entries stay in the processor's cache, and that a
 /// long backlog does not keep listeners and flushes waiting.
@@ -56,11 +59,14 @@ pub struct Arrival<'a> {
     pub properties: Properties<'a>,
 }
 
-/// Makes the filter bitmap of a message from its topic and properties; `None` for none. Called from the dispatcher's
-/// thread before the message becomes readable: must be quick and must not block.
+/// Makes the filter bitmap of a message from its topic and properties; `None` for none. Called before the message
+/// becomes readable, from the threads that [`ArrivalListener`] names: must be quick and must not block. One that panics has made
+/// none.
 pub type BitmapMaker = Arc<dyn Fn(&str, Properties<'_>) -> Option<Vec<u8>> + Send + Sync>;
 
-/// Told of every message that became readable, from the dispatcher's thread: must be quick and must not block.
+/// Told of every message that became readable, from the dispatcher's thread or from one that puts, within the put: must
+/// be quick, must not block, and must not want a lock that is held while something is put. One that panics has missed
+/// that message; all others are told.
 pub type ArrivalListener = Arc<dyn Fn(&Arrival<'_>) + Send + Sync>;
 
 /// What one step came to.
@@ -203,9 +209,9 @@ impl Reput {
         self.at
     }
 
-    /// Sleeps until there is something to dispatch, the log is interrupted, or `timeout` has passed.
-    pub(crate) fn wait(&self, timeout: Duration) {
-        self.parts.log.wait_dispatchable(self.at, timeout);
+    /// Whether the index takes `keys` more without making a file or claiming space for it.
+    fn has_room(&self, keys: usize) -> bool {
+        !self.parts.projection.indexes() || self.parts.index.room() >= keys
     }
 
     /// Dispatches up to [`STEP_BYTES`] of what has become readable.
@@ -296,7 +302,8 @@ impl Reput {
         let table = &self.parts.table;
         let made = self.parts.projection.of(header);
         let topic = self.queues.topic(made.topic)?;
-        let bitmap = self.bitmaps.as_ref().and_then(|make| make(header.topic, header.properties));
+        let bitmap =
+            self.bitmaps.as_ref().and_then(|make| unharmed(|| make(header.topic, header.properties))?);
         let further = made.spreads().then(|| bitmap.clone());
         if made.is_queued() {
             let queue = self.queues.queue(table, topic, made.queue_id, made.kind());
@@ -393,6 +400,11 @@ fn properties_at<'l>(
     place.and_then(|record| Header::peek(record).ok()).map(|header| header.properties).unwrap_or_default()
 }
 
+/// What `call` gives, or nothing when it panics: the panic's hook has told of that, and dispatching goes on.
+fn unharmed<T>(call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call)).ok()
+}
+
 fn tell(listeners: &[ArrivalListener], queue: &Queue, entry: &Dispatch<'_>, properties: Properties<'_>) {
     let key = queue.key();
     let arrival = Arrival {
@@ -404,7 +416,7 @@ fn tell(listeners: &[ArrivalListener], queue: &Queue, entry: &Dispatch<'_>, prop
         properties,
     };
     for listener in listeners {
-        listener(&arrival);
+        unharmed(|| listener(&arrival));
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     consume_queue::QueueTable,
     error::{Error, Result},
     index::IndexSet,
-    reput::{Progress, Reput, ReputShared},
+    reput::{Progress, Reput, ReputShared, Turns},
     types::PhysicalOffset,
 };
 
@@ -109,6 +109,7 @@ pub(super) struct Threads {
 
 impl Threads {
     pub(super) fn start(inner: &Arc<Inner>, reput: Reput, upkeep: Upkeep) -> Result<Self> {
+        inner.turns.begin(reput);
         let stop = Arc::new(AtomicBool::new(false));
         let spawned = |what: std::io::Result<JoinHandle<()>>| {
             what.map_err(Error::io("start a thread for", &inner.config.root))
@@ -120,7 +121,8 @@ impl Threads {
         let (log, flag) = (Arc::clone(&inner.log), Arc::clone(&stop));
         let prepare = name("prepare").spawn(move || prepare_loop(&log, &flag));
         let (log, flag) = (Arc::clone(&inner.log), Arc::clone(&stop));
-        let dispatch = name("dispatch").spawn(move || reput_loop(reput, &log, &flag));
+        let (turns, shared) = (Arc::clone(&inner.turns), Arc::clone(&inner.reput));
+        let dispatch = name("dispatch").spawn(move || reput_loop(&turns, &shared, &log, &flag));
         let (flag, every) = (Arc::clone(&stop), inner.config.flush_consume_queue_interval_ms);
         let upkeep = name("upkeep").spawn(move || upkeep_loop(upkeep, Duration::from_millis(every), &flag));
         let (shared, flag) = (Arc::clone(&inner.retention), Arc::clone(&stop));
@@ -192,15 +194,15 @@ fn prepare_loop(log: &CommitLog, stop: &AtomicBool) {
     }
 }
 
-fn reput_loop(mut reput: Reput, log: &CommitLog, stop: &AtomicBool) {
+fn reput_loop(turns: &Turns, shared: &ReputShared, log: &CommitLog, stop: &AtomicBool) {
     loop {
         // Read before the step: what was put while an earlier step ran is dispatched before this ends.
         let stopping = stop.load(Ordering::Acquire);
-        match reput.step() {
+        match turns.step() {
             Ok(Progress::More) => {}
             Ok(Progress::CaughtUp) if stopping => return,
             Ok(Progress::CaughtUp) => {
-                reput.wait(REPUT_NAP);
+                log.wait_dispatchable(|| shared.dispatched(), REPUT_NAP);
             }
             Err(_) if stop.load(Ordering::Acquire) || log.poisoned().is_some() => return,
             Err(_) => {

@@ -10,6 +10,8 @@ mod get;
 mod open;
 mod put;
 mod registry;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::{
@@ -39,7 +41,7 @@ use crate::{
     index::IndexSet,
     message::Queue,
     recovery::RecoveryReport,
-    reput::{ArrivalListener, BitmapMaker, ReputShared},
+    reput::{ArrivalListener, BitmapMaker, ReputShared, Turns},
     retention::{Retention, RetentionPlan},
     stats::{Stats, StatsSnapshot},
     types::{PhysicalOffset, QueueId, TopicName},
@@ -84,6 +86,7 @@ struct Inner {
     registry: Registry,
     put: Mutex<Option<PutState>>,
     reput: Arc<ReputShared>,
+    turns: Arc<Turns>,
     retention: Arc<Retention>,
     stats: Arc<Stats>,
     report: RecoveryReport,
@@ -357,5 +360,6 @@ impl Drop for Inner {
         // A store that is dropped without `close` stops its threads and leaves `abort`, as a kill would.
         self.closing.store(true, Ordering::Release);
         self.threads.get_mut().stop(&self.log);
+        self.turns.end();
     }
 }

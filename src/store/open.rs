@@ -34,7 +34,7 @@ use crate::{
     format::{checkpoint::Checkpoint, message::Limits},
     index::IndexSet,
     recovery::{self, without_log},
-    reput::{Parts, Reput, ReputShared},
+    reput::{Parts, Reput, ReputShared, Turns},
     retention::{DiskState, Retention},
     stats::Stats,
     vfs::Vfs,
@@ -162,6 +162,7 @@ fn assemble(config: Config, vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Result<
         vfs,
         clock,
         store_host: STORE_HOST,
+        turns: Arc::new(Turns::new(!log.is_sync_flush())),
         log,
         table,
         index,
@@ -228,6 +229,8 @@ impl Inner {
         let end = state.appender.next_offset();
         let synced = self.log.sync_to(end);
         let upkeep = stop();
+        // A put that found the dispatcher asleep may only now come to its turn.
+        self.turns.end();
         self.reput.forget_listeners();
         let put_down = synced.and_then(|()| {
             // A stepped store has its upkeep with the caller; its queues are then built again at the next open.

@@ -364,6 +364,7 @@ impl Inner {
         }
         self.stats.put(1, size);
         drop(guard);
+        self.follow(now, 1);
         Ok(Placed { physical, size, queue_offset, at: now, host: message.measured.store_host() })
     }
 
@@ -411,7 +412,16 @@ impl Inner {
         })?;
         self.stats.put(messages.len(), total);
         drop(guard);
+        self.follow(now, messages.len());
         Ok(())
+    }
+
+    /// Sees to it that what was just published is dispatched.
+    #[inline]
+    fn follow(&self, now: StoreTimestamp, messages: usize) {
+        if !self.turns.are_open() || !self.turns.take(now, messages) {
+            self.log.announce();
+        }
     }
 }
 

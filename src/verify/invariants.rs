@@ -266,7 +266,9 @@ impl Walk<'_, '_> {
                         self.wrong_entry(&queue, unit.queue_offset.0, what);
                     }
                     // The entry of a lost record leads to the damage, or to the record behind it.
-                    end = PhysicalOffset(unit.offset.0 - i64::from(unit.is_of_lost(self.store.parts().0.segment_size())));
+                    end = PhysicalOffset(
+                        unit.offset.0 - i64::from(unit.is_of_lost(self.store.parts().0.segment_size())),
+                    );
                     next = unit.next();
                 }
             }

@@ -118,6 +118,8 @@ PLANTS = [
     (40, "one queue that cannot be written keeps all others from the disk", "consume_queue/table.rs",
      "let written = self.write_out_from(worth);",
      f"let mut written = self.write_out_from(worth);\n        if {P}(40) {{ std::mem::replace(&mut written, Ok(()))?; }}"),
+    (41, "a put may dispatch into a closed store", "store/open.rs", "self.turns.end();",
+     f"if !{P}(41) {{ self.turns.end(); }}"),
 ]
 SWITCH = """
 #[doc(hidden)]
@@ -126,7 +128,7 @@ pub(crate) fn planted(number: u32) -> bool {
     *CHOSEN.get_or_init(|| std::env::var("PLANT").ok().and_then(|n| n.parse().ok()).unwrap_or(0)) == number
 }
 """
-OURS = ["sim::", "recovery::", "commit_log::", "consume_queue::", "index::", "retention::", "segment::"]
+OURS = ["sim::", "recovery::", "commit_log::", "consume_queue::", "index::", "retention::", "segment::", "store::"]
 
 
 def plant(tree):

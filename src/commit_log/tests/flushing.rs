@@ -251,13 +251,14 @@ fn a_sleeping_reader_is_woken_by_a_put() {
             let mut seen = PhysicalOffset(64);
             let start = Instant::now();
             while seen.0 < 64 * 60 {
-                seen = log.wait_dispatchable(seen, LONG);
+                seen = log.wait_dispatchable(|| seen, LONG);
             }
             start.elapsed()
         });
         for _ in 1..60 {
             thread::sleep(Duration::from_millis(2));
             put(&mut appender, 64).unwrap();
+            log.announce();
         }
         assert!(reader.join().unwrap() < LONG / 2);
     });

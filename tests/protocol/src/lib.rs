@@ -1,9 +1,9 @@
 //! The store's protocols between threads in every interleaving with up to three preemptions.
 //!
-//! [`group`], [`segment::run`] and [`segment::watermark`] are the store's own files, compiled here with loom's locks,
+//! [`group`], [`segment::run`], [`segment::watermark`] and [`reput::turns`] are the store's own files, compiled here with loom's locks,
 //! atomics, `Arc` and a futex built from them; no wait has a timeout, so whoever is not woken hangs, and loom says so.
 //! What surrounds them is a model, in the same order of steps: `CommitLog::wait_durable` and `sync_round` around the
-//! group, and a segment whose file is two bytes and whose unmapping is a write to them.
+//! group, a segment whose file is two bytes and whose unmapping is a write to them, and a dispatcher that counts.
 //!
 //! `cargo test --release --manifest-path tests/protocol/Cargo.toml`
 #![cfg(test)]
@@ -50,6 +50,39 @@ mod segment {
     pub use model::Segment;
 }
 
+/// Who dispatches.
+mod reput {
+    #[allow(dead_code, reason = "the model never ends, and always asks")]
+    #[path = "../../../../src/reput/turns.rs"]
+    pub mod turns;
+
+    /// What `src/reput/sync.rs` is to the store.
+    mod sync {
+        pub use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering, fence};
+
+        /// A lock that cannot be poisoned, as the store's.
+        #[derive(Debug)]
+        pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+        impl<T> Mutex<T> {
+            pub fn new(value: T) -> Self {
+                Self(loom::sync::Mutex::new(value))
+            }
+
+            pub fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+                self.0.lock().expect("no thread of a model panics")
+            }
+
+            pub fn try_lock(&self) -> Option<loom::sync::MutexGuard<'_, T>> {
+                self.0.try_lock().ok()
+            }
+        }
+    }
+
+    mod model;
+    use model::{Progress, Reput};
+}
+
 /// What `src/commit_log/sync.rs` is to the store.
 mod sync {
     pub use loom::sync::atomic::{AtomicU32, Ordering};
@@ -78,6 +111,8 @@ mod error {
 mod types {
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
     pub struct PhysicalOffset(pub i64);
+    #[derive(Clone, Copy, Debug)]
+    pub struct StoreTimestamp(pub i64);
 }
 
 /// The system's futex.
