@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Our store and the Java store of Apache RocketMQ 5.5.0 in turn, round by round, on the same disk and with the same
 # workloads; then the medians, the spread, and ours divided by Java's.
-#   side_by_side.sh [ROUNDS] [put|sync|batch|pull|reput|lag|query|recover]...
+#   side_by_side.sh [ROUNDS] [pages|put|sync|batch|pull|reput|lag|query|recover]...
 # Five rounds or more are needed for a figure worth quoting. BENCH_DIR is where the stores lie. FULL_MEMORY=1 fills the
-# page cache before each call (fill_memory.py). Lines go to $BENCH_DIR/results.jsonl. The Java side is ../shared/peers/java-store-bench (JAVA_BENCH names another place).
+# page cache before each call (fill_memory.py). Lines go to $BENCH_DIR/results.jsonl. `pages` is what the new pages of a
+# mapped file cost by themselves, whoever writes them: no store is below that. The Java side is
+# ../shared/peers/java-store-bench (JAVA_BENCH names another place).
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 java_bench=${JAVA_BENCH:-$root/../shared/peers/java-store-bench}/run.sh
 export BENCH_DIR=${BENCH_DIR:-${TMPDIR:-/tmp}/reput-side-by-side}
 rounds=${1:-5}; [ $# = 0 ] || shift
-parts=${*:-put sync batch pull reput lag query recover}
+parts=${*:-pages put sync batch pull reput lag query recover}
 mkdir -p "$BENCH_DIR"; dir=$BENCH_DIR/ours; java_dir=$BENCH_DIR/java; out=$BENCH_DIR/results.jsonl; : >"$out"
 trap 'rm -rf "$dir" "$java_dir" "$BENCH_DIR/hole"*' EXIT
 (cd "$root" && cargo build -q --release --example store_bench --no-default-features)
@@ -30,6 +32,7 @@ quietly() { "$@" >/dev/null; }
 for round in $(seq "$rounds"); do
   for part in $parts; do
     case $part in
+      pages) ours_once pages --bytes 900m ;;
       put)   both put --jit 2500 --warm 300 --ms "$ms" --maxbytes 900m --cells 128:1,128:4,128:16,128:64,1k:1,1k:4 ;;
       batch) both put --jit 2500 --warm 300 --ms "$ms" --maxbytes 900m --cells 128:1:0:32,128:4:0:32 ;;
       sync)  both put --set flushDiskType=SYNC_FLUSH --jit 1000 --warm 300 --ms "$ms" --cells 1k:1,1k:16,1k:64,1k:4:256 ;;
@@ -83,5 +86,10 @@ def line(key, sides, unit, cpu):
     print("%-52s %12s %25s %12s %25s %7s %9s" % (what + (" " + unit if unit[0] == "p" else ""), *cells, ratio, cpu_ratio))
 for key, sides in groups.items():
     bench = key[1][1]
+    if bench == "pages":
+        for unit in ("mb_s", "cpu_us_per_page"):
+            values = [row[unit] for row in sides["reput"]]
+            print("%-52s %12.2f %25s" % ("pages " + unit, statistics.median(values), "(%.2f to %.2f)" % (min(values), max(values))))
+        continue
     for unit in units.get(bench, ["msgs_s"]): line(key, sides, unit, cpus.get(bench, "cpu_us_per_msg"))
 P

@@ -9,6 +9,7 @@
 //! store_bench lag     --dir DIR [--rates 0,20000,100000] [--body N] [--ms MS]
 //! store_bench query   --dir DIR --keys N [--cells THREADS,...] [--warm MS] [--ms MS]
 //! store_bench recover --dir DIR
+//! store_bench pages   --dir DIR [--bytes N]
 //! ```
 //!
 //! A cell is `body:threads[:window[:batch[:topics[:queues[:props]]]]]`; a window above 0 keeps that many messages
@@ -18,6 +19,7 @@ mod cell;
 mod dispatch;
 mod lag;
 mod measure;
+mod pages;
 mod pull;
 mod query;
 
@@ -49,8 +51,9 @@ struct Options {
 impl Options {
     fn read() -> Result<(String, Self), Failure> {
         let mut words = std::env::args().skip(1);
-        let command =
-            words.next().ok_or("a command is needed: put, fill, pull, reput, lag, query or recover")?;
+        let command = words
+            .next()
+            .ok_or("a command is needed: put, fill, pull, reput, lag, query, recover or pages")?;
         let (mut named, mut settings) = (HashMap::new(), Vec::new());
         while let Some(word) = words.next() {
             let name = word.strip_prefix("--").ok_or_else(|| format!("{word} is not an option"))?;
@@ -119,6 +122,7 @@ fn main() -> ExitCode {
         "lag" => lag::lag(&options),
         "query" => query::query(&options),
         "recover" => recover(&options),
+        "pages" => pages::pages(&options),
         other => Err(format!("{other} is not a command").into()),
     });
     match done {
