@@ -244,6 +244,26 @@ async fn a_transaction_that_nobody_ends_is_given_up_and_can_be_taken_up_again() 
     broker.stop().await;
 }
 
+/// Records are stamped by a coarser clock, so what a pass puts may look older than its beginning, and be read by it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pass_asks_once_about_a_half_message_whatever_time_its_copy_bears() {
+    let broker = Fixture::start(|_| {}).await;
+    let producer = Producer::connect(broker.address(), "c1", 0).await;
+    create_topic(&producer.client, "T_TX").await;
+    let halves = [producer.half("T_TX", 0, "a", "").await, producer.half("T_TX", 0, "b", "").await];
+    broker.clock().coarse_behind(Duration::from_secs(2));
+    check_until_done(&broker, &producer.client, 2).await;
+    for (n, half) in halves.iter().enumerate() {
+        let question = producer.asked.get(n).await;
+        assert_eq!(records(&question)[0].property("TRANSACTION_CHECK_TIMES"), Some("1"));
+        assert_eq!(producer.end(half, COMMIT).await.code, response::SUCCESS);
+    }
+    assert_eq!(pull_until(&producer.client, "T_TX", 0, 3).await.len(), 3);
+    check_until_done(&broker, &producer.client, 4).await;
+    assert_eq!(producer.asked.count(), 2);
+    broker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_producer_that_wants_more_time_is_not_asked_before_and_its_first_answer_still_counts() {
     let broker = Fixture::start(|_| {}).await;

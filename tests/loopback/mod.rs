@@ -28,12 +28,18 @@ use tempfile::TempDir;
 pub struct Forward {
     system: SystemClock,
     ms: AtomicU64,
+    coarse_behind_ms: AtomicU64,
 }
 
 impl Forward {
     /// Makes `time` pass.
     pub fn by(&self, time: Duration) {
         self.ms.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// From now on the coarse clock, whose time records bear, is behind by `time`; the system's is by a tick.
+    pub fn coarse_behind(&self, time: Duration) {
+        self.coarse_behind_ms.store(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
     fn passed(&self) -> u64 {
@@ -44,6 +50,11 @@ impl Forward {
 impl Clock for Forward {
     fn now(&self) -> StoreTimestamp {
         StoreTimestamp(self.system.now().get() + i64::try_from(self.passed()).unwrap())
+    }
+
+    fn now_coarse(&self) -> StoreTimestamp {
+        let behind = self.coarse_behind_ms.load(Ordering::SeqCst);
+        StoreTimestamp(self.now().get() - i64::try_from(behind).unwrap())
     }
 
     fn monotonic(&self) -> Duration {

@@ -5,7 +5,7 @@
 //! What was not is put again behind all others, so that the queue can be done up to any point, and its producer is asked
 //! about the new copy. Then both queues' offsets move on; what a pass did is synced before that.
 
-use std::{collections::HashSet, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{collections::HashSet, ops::Range, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::{HALF_QUEUE, half::Half, ops, settled::State};
 use crate::{
@@ -141,7 +141,7 @@ impl Ends {
 
 /// Why a pass went no further.
 enum Stop {
-    /// All half messages were looked at.
+    /// All half messages that were there when the pass began were looked at.
     End,
     /// The one stored at this time is too young.
     Young(StoreTimestamp),
@@ -184,7 +184,9 @@ impl Checker {
         let ops_from = ops.map_or(0, |queue| position(broker, names::OP_HALF_TOPIC, queue));
         let ends = Ends::read(broker, ops, ops_from)?;
         self.unasked = 0;
-        let (to, stop) = self.scan(broker, halves, from, &ends, start);
+        // What is behind this is put by this pass or after it began. Times do not tell: records have a coarser clock's.
+        let end = broker.store.max_offset(halves).get();
+        let (to, stop) = self.scan(broker, halves, from..end, &ends, start);
         if self.unasked > 0 {
             let unasked = self.unasked;
             tracing::warn!("no producer is connected that could be asked about {unasked} half messages");
@@ -208,19 +210,19 @@ impl Checker {
         Ok(())
     }
 
-    /// Goes through the half queue; where it came to, and why not further.
+    /// Goes through `numbers` of the half queue; where it came to, and why not further.
     fn scan(
         &mut self,
         broker: &Broker,
         queue: Queue,
-        from: i64,
+        numbers: Range<i64>,
         ends: &Ends,
         start: StoreTimestamp,
     ) -> (i64, Stop) {
         let rules = Rules::of(broker, start);
         let until = broker.clock.monotonic() + PASS;
-        let mut at = from;
-        loop {
+        let mut at = numbers.start;
+        while at < numbers.end {
             if broker.transactions.worker.is_stopped() || broker.clock.monotonic() > until {
                 return (at, Stop::Failed);
             }
@@ -241,12 +243,16 @@ impl Checker {
                 continue;
             };
             at = stored.queue_offset().get();
+            if at >= numbers.end {
+                break;
+            }
             match self.treat(broker, queue, stored, ends, &rules) {
                 Ok(None) => at += 1,
                 Ok(Some(stop)) => return (at, stop),
                 Err(error) => return (at, failed(&error)),
             }
         }
+        (at, Stop::End)
     }
 
     /// Does what one half message needs; `Some` when the pass ends before it.
