@@ -60,8 +60,8 @@ pub struct Arrival<'a> {
 }
 
 /// Makes the filter bitmap of a message from its topic and properties; `None` for none. Called before the message
-/// becomes readable, from the threads that [`ArrivalListener`] names: must be quick and must not block. One that panics has made
-/// none.
+/// becomes readable, from the threads that [`ArrivalListener`] names: must be quick and must not block. One that panics
+/// has made none.
 pub type BitmapMaker = Arc<dyn Fn(&str, Properties<'_>) -> Option<Vec<u8>> + Send + Sync>;
 
 /// Told of every message that became readable, from the dispatcher's thread or from one that puts, within the put: must

@@ -229,7 +229,7 @@ impl Inner {
         let end = state.appender.next_offset();
         let synced = self.log.sync_to(end);
         let upkeep = stop();
-        // A put that found the dispatcher asleep may only now come to its turn.
+        // A put that found the dispatcher at rest may only now come to its turn.
         self.turns.end();
         self.reput.forget_listeners();
         let put_down = synced.and_then(|()| {
